@@ -1,0 +1,126 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lab cluster as its user has it: playbooks against an inventory, kubectl with the admin kubeconfig, and waiting for what shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+RECAP = re.compile(
+    r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s+unreachable=(?P<unreachable>\d+)\s+"
+    r"failed=(?P<failed>\d+)\s+skipped=(?P<skipped>\d+)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One playbook run: exit code, output, seconds, and the recap's counters by host."""
+
+    returncode: int
+    output: str
+    seconds: float
+    recap: dict[str, dict[str, int]]
+
+    def changed(self) -> dict[str, int]:
+        """Changed tasks by host, the zeros left out."""
+        return {host: counts["changed"] for host, counts in self.recap.items() if counts["changed"]}
+
+    def tasks(self, host: str) -> int:
+        """How many tasks this host was put through, skipped ones included: each costs the controller time."""
+        counts = self.recap[host]
+        return counts["ok"] + counts["skipped"] + counts["failed"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The lab in a directory of its own, with an inventory and the admin kubeconfig."""
+
+    directory: Path
+    inventory: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Where the control_plane role leaves the admin's kubeconfig."""
+        return self.directory / "admin.kubeconfig"
+
+    def playbook(self, name: str, *arguments: str, check: bool = True) -> Run:
+        """Run playbooks/NAME.yml; with check a failure fails the test with the end of the output."""
+        extra = [word for key, value in self.variables.items() for word in ("-e", f"{key}={value}")]
+        command = [str(BIN / "ansible-playbook"), "-i", str(self.inventory), f"playbooks/{name}.yml", *extra, *arguments]
+        started = time.monotonic()
+        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        seconds = time.monotonic() - started
+        output = done.stdout + done.stderr
+        recap = {m["host"]: {k: int(v) for k, v in m.groupdict().items() if k != "host"} for m in RECAP.finditer(done.stdout)}
+        print(f"\n$ ansible-playbook playbooks/{name}.yml {' '.join(arguments)}  [{seconds:.0f} s, exit {done.returncode}]")
+        if check:
+            assert done.returncode == 0, output[-12000:]
+        return Run(done.returncode, output, seconds, recap)
+
+    def kubectl(self, *arguments: str, stdin: Optional[str] = None, check: bool = True, timeout: float = 60) -> str:
+        """The standard output of kubectl."""
+        command = [str(BIN / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
+        if check:
+            assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """What kubectl get ... -o json answers."""
+        answer: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return answer
+
+    def labels(self, node: str) -> dict[str, str]:
+        """The labels of a node as the API server has them."""
+        labels: dict[str, str] = self.get("node", node)["metadata"]["labels"]
+        return labels
+
+    def ready(self, node: str) -> str:
+        """The node's Ready condition: True, False or Unknown."""
+        return next(str(c["status"]) for c in self.get("node", node)["status"]["conditions"] if c["type"] == "Ready")
+
+    def pods(self, selector: str) -> dict[str, dict[str, Any]]:
+        """Pods by the node they are on (one a node, as a DaemonSet makes them); pods that are going away are left out."""
+        items = self.get("pods", "-l", selector)["items"]
+        return {p["spec"].get("nodeName", ""): p for p in items if "deletionTimestamp" not in p["metadata"]}
+
+    def ssh(self, host: str, *command: str, check: bool = True) -> str:
+        """The standard output of a command on a lab host, by way of Ansible's own connection."""
+        ask = ["ansible", "-i", str(self.inventory), host, "-m", "ansible.builtin.raw", "-a", " ".join(command)]
+        extra = [word for key, value in self.variables.items() for word in ("-e", f"{key}={value}")]
+        done = subprocess.run([str(BIN / ask[0]), *ask[1:], *extra], cwd=ROOT, capture_output=True, text=True, check=False)
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.partition("\n")[2]
+
+
+def eventually(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:
+    """Wait until the condition holds and return what it gave; fail with what was waited for and the last answer."""
+    deadline = time.monotonic() + seconds
+    last: Any = None
+    while time.monotonic() < deadline:
+        try:
+            last = condition()
+        except AssertionError as error:
+            last = error
+        else:
+            if last:
+                return last
+        time.sleep(every)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}; last answer: {last!r}")
