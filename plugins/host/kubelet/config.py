@@ -1,0 +1,249 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration file of virtual-kubelet: TOML, every key known and typed, told by file and key when it is not.
+
+A flag wins over the file, the file over the default. All times are seconds, all sizes bytes. `python3 -m ... --check-config` reads it
+all (labels too) and ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.label_grammar import subdomain_problem
+from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import Taint, parse_taints
+
+PROVIDERS = ("kvm", "process", "simulated")
+DEFAULT_CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
+PROVIDER_TAINT = Taint("virtual-kubelet.io/provider", "NoSchedule", "unikernel")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """[server]: where logs and the like are asked for. address "" is the node's address; port 0 any free one (it is announced)."""
+
+    address: str = ""
+    port: int = 10250
+
+
+@dataclass(frozen=True)
+class ReserveConfig:
+    """[reserve]: what is kept from pods for the host itself (capacity minus reserve is allocatable)."""
+
+    cpu_millis: int = 0
+    memory_bytes: int = 128 * 1024 * 1024
+    storage_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PressureConfig:
+    """[pressure]: below what the node says MemoryPressure, DiskPressure, PIDPressure (as kubelet's eviction thresholds)."""
+
+    memory_bytes: int = 100 * 1024 * 1024
+    disk_percent: float = 10.0
+    pid_percent: float = 10.0
+    hold: float = 300.0
+
+
+@dataclass(frozen=True)
+class TimingConfig:
+    """[timing]: lease renewal and duration, status report at the latest, provider health check and its limit, labels file poll."""
+
+    lease_renew: float = 10.0
+    lease_duration: int = 40
+    status_check: float = 10.0
+    status_report: float = 300.0
+    health_timeout: float = 10.0
+    labels_poll: float = 2.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file. Either kubeconfig is given (used as it is), or the agent joins by itself with a bootstrap token.
+
+    api_server ("https://HOST:PORT") and cluster_ca (PEM file), or bootstrap_kubeconfig that has both and the token. The token is read
+    only while there is no valid certificate under state_directory/pki.
+    """
+
+    provider: str = "process"
+    node_name: str = ""
+    node_ip: str = ""
+    api_server: str = ""
+    cluster_ca: Optional[Path] = None
+    bootstrap_token_file: Optional[Path] = None
+    bootstrap_kubeconfig: Optional[Path] = None
+    kubeconfig: Optional[Path] = None
+    state_directory: Path = Path("/var/lib/unifleet")
+    run_directory: Path = Path("/run/unifleet")
+    log_directory: Path = Path("/var/log/pods")
+    labels_file: Optional[Path] = None
+    max_pods: int = 110
+    log_level: str = "info"
+    taints: tuple[Taint, ...] = (PROVIDER_TAINT,)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    reserve: ReserveConfig = field(default_factory=ReserveConfig)
+    pressure: PressureConfig = field(default_factory=PressureConfig)
+    timing: TimingConfig = field(default_factory=TimingConfig)
+    pods: Mapping[str, Any] = field(default_factory=dict)
+    machines: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pki_directory(self) -> Path:
+        """Where the agent keeps its keys and certificates."""
+        return self.state_directory / "pki"
+
+
+_SECTIONS: Mapping[str, type] = {"server": ServerConfig, "reserve": ReserveConfig, "pressure": PressureConfig, "timing": TimingConfig}
+_PATHS = {
+    "cluster_ca",
+    "bootstrap_token_file",
+    "bootstrap_kubeconfig",
+    "kubeconfig",
+    "state_directory",
+    "run_directory",
+    "log_directory",
+    "labels_file",
+}
+_TABLES = {"pods", "machines", "labels"}
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def read_config(path: Path, overrides: Optional[Mapping[str, Any]] = None) -> Config:
+    """Read the file (one that is not there is empty when it is the default one) and lay the flags over it.
+
+    overrides: key -> value as in the file, None for flags that were not given. Raises UnifleetError with file and key.
+    """
+    document: dict[str, Any] = {}
+    if path != DEFAULT_CONFIG or path.exists():
+        document = read_document(path)
+    config = parse_config(document, str(path))
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return _complete(_laid_over(config, given), str(path))
+
+
+def parse_config(document: Mapping[str, Any], where: str) -> Config:
+    """A Config out of a decoded document; where names the file in messages."""
+    known = {entry.name for entry in fields(Config)}
+    unknown = sorted(set(document) - known)
+    if unknown:
+        raise UnifleetError(f"{where}: unknown key {', '.join(map(repr, unknown))}", f"known are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key in _SECTIONS:
+            values[key] = _section(_SECTIONS[key], value, f"{where}: [{key}]")
+        elif key == "taints":
+            if not isinstance(value, Mapping):
+                raise UnifleetError(f"{where}: 'taints' is not a table", 'write [taints] and lines like "KEY:NoSchedule" = "VALUE"')
+            own = [taint for taint in parse_taints(value, f"{where}: [taints]") if taint.identity != PROVIDER_TAINT.identity]
+            values[key] = (PROVIDER_TAINT, *own)
+        elif key in _TABLES:
+            if not isinstance(value, Mapping):
+                raise UnifleetError(f"{where}: {key!r} is not a table")
+            values[key] = dict(value)
+        else:
+            values[key] = _scalar(Config, key, value, where)
+    return Config(**values)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML or (by its name) JSON file as a dict. Raises UnifleetError naming the file, and the line where there is one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UnifleetError(f"{path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnifleetError(f"cannot read {path}: {error}") from error
+    try:
+        document = json.loads(text) if path.suffix == ".json" else _toml(text)
+    except ValueError as error:
+        raise UnifleetError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
+    if not isinstance(document, dict):
+        raise UnifleetError(f"{path} is not a mapping of keys to values")
+    return document
+
+
+def _toml(text: str) -> Any:
+    for name in ("tomllib", "tomli", "toml"):
+        try:
+            library = importlib.import_module(name)
+        except ImportError:
+            continue
+        return library.loads(text)
+    raise UnifleetError("this Python has no TOML library", "install python3-toml, or write the file as JSON with the name *.json")
+
+
+def _laid_over(config: Config, given: Mapping[str, Any]) -> Config:
+    values = {}
+    for key, value in given.items():
+        if key == "port":
+            config = replace(config, server=replace(config.server, port=_scalar(ServerConfig, "port", value, "--port")))
+        else:
+            values[key] = _scalar(Config, key, value, f"--{key.replace('_', '-')}")
+    return replace(config, **values)
+
+
+def _complete(config: Config, where: str) -> Config:
+    """Defaults that need a look at the host, and what must fit together."""
+    config = replace(config, node_name=(config.node_name or socket.gethostname()).strip().lower())
+    trouble = subdomain_problem(config.node_name)
+    if trouble:
+        raise UnifleetError(f"{where}: node_name {config.node_name!r} {trouble}")
+    if config.provider not in PROVIDERS:
+        raise UnifleetError(f"{where}: provider is {config.provider!r}", f"use one of {', '.join(PROVIDERS)}")
+    if config.log_level not in _LEVELS:
+        raise UnifleetError(f"{where}: log_level is {config.log_level!r}", f"use one of {', '.join(_LEVELS)}")
+    if config.node_ip:
+        try:
+            ipaddress.ip_address(config.node_ip)
+        except ValueError as error:
+            raise UnifleetError(f"{where}: node_ip {config.node_ip!r} is not an IP address") from error
+    if config.kubeconfig is None and config.bootstrap_kubeconfig is None:
+        missing = [key for key, value in (("api_server", config.api_server), ("cluster_ca", config.cluster_ca)) if not value]
+        if missing:
+            raise UnifleetError(
+                f"{where}: {' and '.join(missing)} not set", "name the API server and its CA, or a bootstrap_kubeconfig, or a kubeconfig"
+            )
+    if config.api_server and not config.api_server.startswith("https://"):
+        raise UnifleetError(f"{where}: api_server {config.api_server!r} is not an https:// address")
+    if config.timing.lease_renew * 2 > config.timing.lease_duration:
+        raise UnifleetError(f"{where}: [timing] lease_renew is more than half of lease_duration", "a lease must survive one lost renewal")
+    return config
+
+
+def _section(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UnifleetError(f"{where} is not a table")
+    known = {entry.name for entry in fields(kind)}
+    unknown = sorted(set(value) - known)
+    if unknown:
+        raise UnifleetError(f"{where}: unknown key {', '.join(map(repr, unknown))}", f"known are {', '.join(sorted(known))}")
+    return kind(**{key: _scalar(kind, key, entry, where) for key, entry in value.items()})
+
+
+def _scalar(kind: type, key: str, value: Any, where: str) -> Any:
+    """Check one value against the type of the field's default; numbers must not be negative."""
+    if key in _PATHS:
+        if not isinstance(value, (str, Path)) or not str(value):
+            raise UnifleetError(f"{where}: {key} must be the path of a file, not {value!r}")
+        return Path(value)
+    default = next(entry.default for entry in fields(kind) if entry.name == key)
+    wanted = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        name = "a number" if wanted[0] is int else "a string"
+        raise UnifleetError(f"{where}: {key} must be {name}, not {value!r}")
+    if isinstance(value, (int, float)):
+        if value < 0 or (key == "port" and value > 65535):
+            raise UnifleetError(f"{where}: {key} is {value}, out of range")
+        if isinstance(default, float):
+            return float(value)
+    return value
