@@ -30,10 +30,10 @@ test: prepare ## Lint, sanity, unit, contract and system tests, with the time of
 	@tools/run-steps lint sanity unit contract system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
-	@tools/lint
+	@$(VENV)/bin/python tools/lint.py
 
 sanity: prepare ## ansible-test sanity, no ignore files
-	@tools/sanity
+	@$(VENV)/bin/python tools/sanity.py
 
 unit: prepare ## Pure logic, seconds, no root
 	@$(VENV)/bin/python -m pytest tests/unit -q
