@@ -139,7 +139,7 @@ def conditions(
 
 def node_status(
     facts: HostFacts,
-    capacity: Capacity,
+    capacity: Optional[Capacity],
     readings: Readings,
     *,
     reserve: ReserveConfig,
@@ -147,24 +147,10 @@ def node_status(
     port: int,
     node_name: str,
 ) -> dict[str, Any]:
-    """status of the Node, the part that is ours."""
-    total = {
-        "cpu": str(capacity.cpus),
-        "memory": f"{capacity.memory_bytes // 1024}Ki",
-        "ephemeral-storage": f"{readings.disk_total // 1024}Ki",
-        "pods": str(capacity.pods),
-    }
-    free_cpu = max(0, capacity.cpus * 1000 - reserve.cpu_millis)
-    allocatable = {
-        "cpu": str(free_cpu // 1000) if free_cpu % 1000 == 0 else f"{free_cpu}m",
-        "memory": f"{max(0, capacity.memory_bytes - reserve.memory_bytes) // 1024}Ki",
-        "ephemeral-storage": f"{max(0, readings.disk_total - reserve.storage_bytes) // 1024}Ki",
-        "pods": str(capacity.pods),
-    }
+    """status of the Node, the part that is ours; without capacity and allocatable while the provider has not told them."""
     addresses = [{"type": "InternalIP", "address": address} for address in facts.addresses]
     return {
-        "capacity": total,
-        "allocatable": allocatable,
+        **_resources(capacity, readings, reserve),
         "addresses": [*addresses, {"type": "Hostname", "address": node_name}],
         "conditions": conditions,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
@@ -179,6 +165,26 @@ def node_status(
             "operatingSystem": "linux",
             "osImage": facts.os_image,
             "systemUUID": facts.machine_id,
+        },
+    }
+
+
+def _resources(capacity: Optional[Capacity], readings: Readings, reserve: ReserveConfig) -> dict[str, Any]:
+    if capacity is None:
+        return {}
+    free_cpu = max(0, capacity.cpus * 1000 - reserve.cpu_millis)
+    return {
+        "capacity": {
+            "cpu": str(capacity.cpus),
+            "memory": f"{capacity.memory_bytes // 1024}Ki",
+            "ephemeral-storage": f"{readings.disk_total // 1024}Ki",
+            "pods": str(capacity.pods),
+        },
+        "allocatable": {
+            "cpu": str(free_cpu // 1000) if free_cpu % 1000 == 0 else f"{free_cpu}m",
+            "memory": f"{max(0, capacity.memory_bytes - reserve.memory_bytes) // 1024}Ki",
+            "ephemeral-storage": f"{max(0, readings.disk_total - reserve.storage_bytes) // 1024}Ki",
+            "pods": str(capacity.pods),
         },
     }
 
