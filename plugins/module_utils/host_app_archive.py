@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host program consists of, packed so that the same sources always give the same bytes.
 
-A program is a package under plugins/host with a main.py that has main(). Only the modules that it can reach by its imports are
+A program is a package under plugins/host with a main.py that has main(). Only its package and what that can reach by imports are
 packed, so that a change elsewhere in the collection restarts nothing. Modules keep their full names
 (ansible_collections.unifleet.hybrid...), so programs, Ansible modules and tests import one way. Every parent package gets an
 __init__.py: a namespace package would lose against a collection tree that the host may have of its own.
@@ -122,9 +122,12 @@ def pack(root: Path, programs: Mapping[str, str], files: Mapping[str, Path], pyt
             raise UnifleetError(f"program {name!r}: {package!r} is not NAME: PACKAGE", "for example virtual-kubelet: kubelet")
         module = f"{HOST_ROOM}.{package}.main"
         launcher = LAUNCHER.format(python=python, module=module).encode()
+        if not root.joinpath("plugins", "host", package, "main.py").is_file():
+            raise UnifleetError(f"program {name} wants plugins/host/{package}/main.py, which is not there", "check the program's package")
         entries[f"bin/{name}"] = Entry(f"bin/{name}", launcher, executable=True)
-        for path, content in reachable(root, module).items():
-            entries[f"lib/{path}"] = Entry(f"lib/{path}", content)
+        for source in sorted(root.joinpath("plugins", "host", package).glob("*.py")):  # all: it may start one of its files by path
+            for path, content in reachable(root, f"{HOST_ROOM}.{package}.{source.stem}").items():
+                entries[f"lib/{path}"] = Entry(f"lib/{path}", content)
     for destination, source in files.items():
         inside = PurePosixPath(destination)
         if inside.is_absolute() or ".." in inside.parts or inside.parts[:1] in {(), ("bin",), ("lib",)} or len(inside.parts) < 2:
@@ -145,7 +148,7 @@ def pack(root: Path, programs: Mapping[str, str], files: Mapping[str, Path], pyt
 def reachable(root: Path, module: str) -> dict[str, bytes]:
     """Path -> source of a module, of all that it imports from the collection, and of their parent packages."""
     sources: dict[str, bytes] = {}
-    todo = [(Import(module, 0), "the list of programs")]
+    todo = [(Import(module, 0), "the program")]
     seen: set[str] = set()
     while todo:
         wanted, importer = todo.pop()
