@@ -25,7 +25,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kub
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import TokenBucket
 from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, selectors
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.kube")
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",

@@ -21,7 +21,7 @@ from typing import Optional, Protocol
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError, Object, strip
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import Backoff
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.kube.watch")
 
 _STREAM_SECONDS = (240, 480)
 _SILENCE_MARGIN = 30.0

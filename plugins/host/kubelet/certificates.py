@@ -28,7 +28,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import wri
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import Backoff
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.certificates")
 
 REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"

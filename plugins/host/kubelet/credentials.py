@@ -21,7 +21,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates impor
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.credentials")
 
 
 def node_identity(node_name: str) -> Identity:

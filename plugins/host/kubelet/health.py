@@ -20,7 +20,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Capacity, Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.health")
 
 
 class ProviderHealth:

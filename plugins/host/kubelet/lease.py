@@ -19,7 +19,7 @@ from typing import Any, Optional
 from ansible_collections.unifleet.hybrid.plugins.host.kube.client import ApiError, KubeApi, Object
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import TimingConfig
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.lease")
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _TRIES = 5

@@ -43,7 +43,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import
     write_owned,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("unifleet.node")
 
 NODES = "/api/v1/nodes"
 _SICK_REPORT_SECONDS = 15.0

@@ -1,0 +1,204 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""virtual-kubelet: the command line, and how the parts are put together.
+
+    virtual-kubelet --provider process --node-labels sensor=temperature,site=attic --config /etc/unifleet/virtual-kubelet.toml
+
+Exit codes: 0 after SIGTERM or SIGINT (workloads go on and are adopted at the next start), 78 (EX_CONFIG) for a configuration or labels
+that cannot be, one line each; systemd should not try again then. SIGHUP reads the labels again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from ansible_collections.unifleet.hybrid.plugins.host.kube.client import KubeApi
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates import keep
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import DEFAULT_CONFIG, PROVIDERS, Config, read_config
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import client_certificate, join, node_identity
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder, Subject
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels, builtin_labels, go_architecture
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts, read_host_facts
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import ServingCertificate, serving_identity
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+log = logging.getLogger("unifleet.agent")
+
+EX_CONFIG = 78
+
+
+def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """The flags; the ones that stand for a key of the configuration are None when they were not given."""
+    parser = argparse.ArgumentParser(
+        prog="virtual-kubelet",
+        description="Make this host a Kubernetes node that runs unikernels (or plain processes) as pods.",
+        epilog="Labels: built-in < configuration < labels file < environment (UNIFLEET_NODE_LABELS, LABELS) < --node-labels.",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="TOML file (default: %(default)s)")
+    parser.add_argument("--provider", choices=PROVIDERS, help="what runs the pods")
+    parser.add_argument("--node-labels", action="append", default=[], metavar="K=V,...", help="labels of the node; may be repeated")
+    parser.add_argument("--labels-file", metavar="FILE", help="JSON or TOML mapping of labels; taken over again whenever it changes")
+    parser.add_argument("--node-name", metavar="NAME", help="name of the Node (default: the host name)")
+    parser.add_argument("--node-ip", metavar="ADDRESS", help="the node's address (default: the one that leads to the API server)")
+    parser.add_argument("--api-server", metavar="URL", help="https://HOST:PORT")
+    parser.add_argument("--cluster-ca", metavar="FILE", help="PEM file with the cluster's CA")
+    parser.add_argument("--bootstrap-token-file", metavar="FILE", help="token to join with; read only without a valid certificate")
+    parser.add_argument("--bootstrap-kubeconfig", metavar="FILE", help="kubeconfig that has server, CA and token in one")
+    parser.add_argument("--kubeconfig", metavar="FILE", help="use these credentials as they are, do not join or renew")
+    parser.add_argument("--state-directory", metavar="DIR", help="certificates and state (default: /var/lib/unifleet)")
+    parser.add_argument("--run-directory", metavar="DIR", help="state that ends with the boot (default: /run/unifleet)")
+    parser.add_argument("--log-directory", metavar="DIR", help="logs of pods (default: /var/log/pods)")
+    parser.add_argument("--port", type=int, metavar="N", help="of the HTTPS server; 0 takes a free one (default: 10250)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="(default: info)")
+    parser.add_argument("--check-config", action="store_true", help="read configuration and labels, say what is wrong, and end")
+    parser.add_argument("--version", action="version", version=KUBELET_VERSION)
+    return parser.parse_args(argv)
+
+
+def configure(options: argparse.Namespace) -> Config:
+    """The configuration with the flags laid over it. Raises UnifleetError."""
+    flags = vars(options).copy()
+    for own in ("config", "node_labels", "check_config"):
+        flags.pop(own)
+    return read_config(options.config, flags)
+
+
+def node_labels(config: Config, options: argparse.Namespace, accelerator: str = "") -> NodeLabels:
+    """The labels from all sources. Raises LabelSourcesError."""
+    builtin = builtin_labels(config.node_name, go_architecture(platform.machine()), config.provider, accelerator)
+    return NodeLabels(builtin, config.labels, config.labels_file, os.environ, options.node_labels)
+
+
+@dataclass
+class Agent:
+    """All parts of one running agent."""
+
+    config: Config
+    facts: HostFacts
+    machines: Machines
+    labels: NodeLabels
+    notifier: Notifier
+
+    async def run(self) -> None:
+        """Join and work until cancelled."""
+        self.notifier.tell("READY=1", "STATUS=joining the cluster")
+        watchdog = asyncio.ensure_future(self.notifier.feed_watchdog())
+        try:
+            credentials = await join(self.config)
+            async with KubeApi(credentials, user_agent=f"virtual-kubelet/{KUBELET_VERSION}") as api:
+                await self._work(api)
+        finally:
+            self.notifier.tell("STOPPING=1")
+            watchdog.cancel()
+
+    async def _work(self, api: KubeApi) -> None:
+        name = self.config.node_name
+        serving = ServingCertificate(self.config.pki_directory, serving_identity(name, self.facts.addresses))
+        await serving.prepare()
+        events = EventRecorder(api, name)
+        subject = Subject("Node", name, uid=name)
+        node = NodeController(
+            api,
+            self.config,
+            self.facts,
+            self.machines,
+            self.labels,
+            port=self.config.server.port,
+            tell=lambda type_, reason, message: events.emit(subject, type_, reason, message),
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
+        works: list[Awaitable[None]] = [node.run(), events.run(), self._announce(node)]
+        if self.config.kubeconfig is None:
+            works.append(keep(client_certificate(self.config), api, lambda: node_identity(name), api.reload))
+            works.append(serving.run(api))
+        await run_together(works)
+
+    async def _announce(self, node: NodeController) -> None:
+        await node.registered.wait()
+        self.notifier.tell(f"STATUS=node {self.config.node_name} is registered")
+        await asyncio.Event().wait()
+
+
+async def run_together(works: Sequence[Awaitable[None]]) -> None:
+    """Run all until one fails or we are cancelled; then none is left."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until_signal(work: Awaitable[None]) -> None:
+    """Run work until it ends or SIGTERM or SIGINT comes."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        log.info("ending; workloads go on")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The program; returns its exit code."""
+    options = parse_arguments(argv)
+    try:
+        config = configure(options)
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=config.log_level.upper(),
+            format="%(levelname)s %(name)s: %(message)s"
+            if "JOURNAL_STREAM" in os.environ
+            else "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        labels = node_labels(config, options)
+        if options.check_config:
+            sys.stdout.write(f"{options.config}: node {config.node_name}, provider {config.provider}, {len(labels.wanted)} labels: ok\n")
+            return 0
+        agent = assemble(config, options)
+    except LabelSourcesError as error:
+        for line in error.lines:
+            sys.stderr.write(f"virtual-kubelet: {line}\n")
+        sys.stderr.write(f"virtual-kubelet: {error.hint}\n")
+        return EX_CONFIG
+    except UnifleetError as error:
+        sys.stderr.write(f"virtual-kubelet: {error}\n")
+        return EX_CONFIG
+    try:
+        asyncio.run(until_signal(agent.run()))
+    except UnifleetError as error:
+        sys.stderr.write(f"virtual-kubelet: {error}\n")
+        return 1
+    return 0
+
+
+def assemble(config: Config, options: argparse.Namespace) -> Agent:
+    """Open the provider and gather what is known before the API server is asked. Raises UnifleetError."""
+    from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_machines
+
+    machines = open_machines(
+        config.provider,
+        MachinesSettings(run_directory=config.run_directory, state_directory=config.state_directory, pods=config.max_pods),
+    )
+    for sentence in machines.limitations():
+        log.warning("%s", sentence)
+    labels = node_labels(config, options, str(getattr(machines, "accelerator", "")))
+    return Agent(config, read_host_facts(config), machines, labels, Notifier(os.environ))
