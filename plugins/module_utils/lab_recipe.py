@@ -48,7 +48,8 @@ ConditionPathIsReadWrite=!/sys/fs/cgroup/pids
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'for c in cpu cpuacct cpuset memory devices freezer blkio pids; do if [ -d /sys/fs/cgroup/$$c ]; then mount -o remount,rw,bind /sys/fs/cgroup/$$c; fi; done'
+ExecStart=/bin/sh -c 'for c in cpu cpuacct cpuset memory devices freezer blkio pids; do \
+if [ -d /sys/fs/cgroup/$$c ]; then mount -o remount,rw,bind /sys/fs/cgroup/$$c; fi; done'
 
 [Install]
 WantedBy=sysinit.target
