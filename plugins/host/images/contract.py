@@ -5,27 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
 
-@dataclass(frozen=True)
-class Profile:
-    """An image's /unikernel.json, validated.
+__all__ = ["Bootable", "Image", "ImageError", "Profile", "RegistryCredentials"]
 
-    kernels: "HYPERVISOR/ARCH" (kvm/amd64, xen/amd64, process/arm64, ...) -> path inside the image.
-    memory_bytes: the least that the guest boots with. can_shut_down: overrides the family's answer.
-    network: whether the guest drives a network interface.
-    """
 
-    family: str
-    kernels: Mapping[str, str]
-    initrd: Optional[str] = None
-    memory_bytes: int = 0
-    can_shut_down: Optional[bool] = None
-    network: bool = False
+class ImageError(UnifleetError):
+    """An image that cannot be had or used; reason is the Kubernetes container reason: InvalidImageName, ErrImageNeverPull, ErrImagePull."""
+
+    def __init__(self, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Bootable:
-    """What of an image a host with this hypervisor and architecture runs; why says how it was chosen."""
+    """What of an image a host with this hypervisor and architecture runs; why says how it was chosen.
+
+    kernel, initrd: absolute paths of regular files on the host, inside image.root, no symbolic link in them.
+    """
 
     image: Image
     hypervisor: str
