@@ -141,7 +141,7 @@ def decide(now: Situation, clock: float) -> Decision:
     pod = now.pod
     deadline = now.started_at + pod.active_deadline if pod.active_deadline is not None else None
     final = now.final_phase in FINAL_PHASES
-    overdue = deadline is not None and clock >= deadline and not final and not _complete(now)
+    overdue = deadline is not None and clock >= deadline and not final and not _complete(now, deadline)
     if now.ending or overdue or final:
         return _wind_down(now, clock, Ending.DEADLINE if overdue and not now.ending else now.ending)
     if pod.refusals:
@@ -150,10 +150,10 @@ def decide(now: Situation, clock: float) -> Decision:
     return _live(now, clock, deadline)
 
 
-def _complete(now: Situation) -> bool:
-    """Whether the pod has come to its end by itself, so that a deadline that passes later changes nothing."""
+def _complete(now: Situation, deadline: float) -> bool:
+    """Whether the pod had come to its end by itself before the deadline."""
     runs = [now.runs.get(c.name) for c in now.pod.containers]
-    return all(run and run.exit and not _restarts(now.pod, run.exit.code) for run in runs)
+    return all(run and run.exit and run.exit.finished_at < deadline and not _restarts(now.pod, run.exit.code) for run in runs)
 
 
 def _restarts(pod: Pod, code: int, init: bool = False) -> bool:
