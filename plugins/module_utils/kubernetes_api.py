@@ -27,7 +27,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 MERGE_PATCH = "application/merge-patch+json"
 
 
-class ApiRefused(UnifleetError):
+class ApiRefusedError(UnifleetError):
     """The API server answered with a status of 400 or more; reason is Kubernetes' own word, such as NotFound or AlreadyExists."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -80,7 +80,7 @@ class ClusterApi:
         """Like get, but None for an object that does not exist."""
         try:
             return self.get(path)
-        except ApiRefused as refused:
+        except ApiRefusedError as refused:
             if refused.status == 404:
                 return None
             raise
@@ -97,7 +97,7 @@ class ClusterApi:
     def delete(self, path: str) -> None:
         try:
             self.request("DELETE", path)
-        except ApiRefused as refused:
+        except ApiRefusedError as refused:
             if refused.status != 404:
                 raise
 
@@ -109,7 +109,7 @@ class ClusterApi:
                 self._send("GET", "/readyz", None, {})
             except ssl.SSLError as error:
                 raise UnifleetError(f"API server at {self._where}: {error}", "does the kubeconfig belong to this cluster?") from error
-            except ApiRefused as refused:
+            except ApiRefusedError as refused:
                 last = refused.message
             except (OSError, http.client.HTTPException) as error:
                 last = str(error)
@@ -124,7 +124,7 @@ class ClusterApi:
     def request(
         self, method: str, path: str, body: Any = None, query: Optional[Mapping[str, str]] = None, content_type: str = "application/json"
     ) -> dict[str, Any]:
-        """One request; ApiRefused for a refusal, UnifleetError when the server cannot be reached."""
+        """One request; ApiRefusedError for a refusal, UnifleetError when the server cannot be reached."""
         target = path + ("?" + urlencode(query) if query else "")
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         try:
@@ -165,13 +165,13 @@ def load_document(text: str) -> dict[str, Any]:
     return document
 
 
-def _refusal(method: str, target: str, status: int, content: bytes) -> ApiRefused:
+def _refusal(method: str, target: str, status: int, content: bytes) -> ApiRefusedError:
     try:
         answer = json.loads(content)
         message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
     except (ValueError, AttributeError):
         message, reason = content.decode(errors="replace").strip()[:300], ""
-    return ApiRefused(status, reason, f"{method} {target}: {status} {message}")
+    return ApiRefusedError(status, reason, f"{method} {target}: {status} {message}")
 
 
 def _named(document: Mapping[str, Any], section: str, name: str) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _inline(section: Mapping[str, Any], key: str, path: str) -> bytes:
     if section.get(f"{key}-data"):
         return base64.b64decode(section[f"{key}-data"])
     if section.get(key):
-        return (Path(path).parent / section[key]).read_bytes()
+        return (Path(path).parent / str(section[key])).read_bytes()
     return b""
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_api import ApiRefused, ClusterApi
+from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_api import ApiRefusedError, ClusterApi
 
 BOOTSTRAP_GROUP = "system:bootstrappers:unifleet"
 LONGEST_TOKEN_LIFE = datetime.timedelta(hours=1)
@@ -143,7 +143,7 @@ def _paths(api: ClusterApi, wanted: Mapping[str, Any], plurals: dict[str, dict[s
     if root not in plurals:
         try:
             resources = api.get(root)["resources"]
-        except ApiRefused as refused:
+        except ApiRefusedError as refused:
             raise UnifleetError(f"{kind}/{name}: the cluster does not know {version}: {refused.message}") from refused
         plurals[root] = {item["kind"]: item for item in resources if "/" not in item["name"]}
     resource = plurals[root].get(kind)

@@ -52,7 +52,10 @@ USED_BY = {
 
 @dataclass(frozen=True)
 class ClusterNames:
-    """What the certificates are made out for. addresses and names are those under which clients reach the API server."""
+    """What the certificates are made out for. addresses and names are those under which clients reach the API server.
+
+    endpoint is the one that the administrator's kubeconfig names; the first address when empty.
+    """
 
     node_name: str
     addresses: tuple[str, ...]
@@ -61,6 +64,7 @@ class ClusterNames:
     service_cidr: str = "10.96.0.0/16"
     cluster_domain: str = "cluster.local"
     cluster_name: str = "unifleet"
+    endpoint: str = ""
 
     @property
     def service_address(self) -> str:
@@ -79,11 +83,15 @@ class Lifetimes:
 
 @dataclass(frozen=True)
 class Outcome:
-    """files: what must be written (name -> content); reasons: why, by name of certificate or file; everything: the complete set."""
+    """files: what must be written (name -> content); reasons: why, by name of certificate or file; everything: all that lies there.
+
+    known: the names that are ours; other files in the directory are left alone.
+    """
 
     files: Mapping[str, bytes]
     reasons: Mapping[str, str]
     everything: Mapping[str, bytes]
+    known: frozenset[str]
 
     def fingerprint(self, program: str) -> str:
         return pki_x509.fingerprint(*(self.everything[name] for name in USED_BY[program]))
@@ -151,14 +159,16 @@ def complete(existing: Mapping[str, bytes], names: ClusterNames, lifetimes: Life
     _complete_service_account(have, reasons, put)
     _complete_encryption(have, reasons, put)
     for name in KUBECONFIGS:
-        server = f"https://{_in_url(names.addresses[0] if name == 'admin' else '127.0.0.1')}:{names.port}"
+        server = f"https://{_in_url((names.endpoint or names.addresses[0]) if name == 'admin' else '127.0.0.1')}:{names.port}"
         config = kubeconfig(
             names.cluster_name, server, have["cluster-ca.crt"], user=name, certificate=have[f"{name}.crt"], key=have[f"{name}.key"]
         )
         if have.get(f"{name}.kubeconfig") not in (None, config) and name not in reasons:
             reasons[f"{name}.kubeconfig"] = "differs"
         put(f"{name}.kubeconfig", config)
-    return Outcome(files, reasons, have)
+    known = {f"{spec.name}{suffix}" for spec in specs(names) for suffix in (".crt", ".key")}
+    known |= {"service-account.key", "service-account.pub", ENCRYPTION_FILE, *(f"{name}.kubeconfig" for name in KUBECONFIGS)}
+    return Outcome(files, reasons, have, frozenset(known))
 
 
 def kubeconfig(cluster: str, server: str, authority: bytes, *, user: str, certificate: bytes, key: bytes) -> bytes:
