@@ -1,0 +1,207 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From bare hosts to a labelled hybrid cluster and back to nothing, rung by rung, as a user goes.
+
+The rungs are one story: each starts from what the one before left, so after a rung that failed the rest do not run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import ROOT, Cluster, eventually
+from footprint import footprint
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
+
+NODES = {"kvm1": "amd64", "pi1": "arm64"}
+DAEMONSET = (ROOT / "docs/examples/humidity-daemonset.yml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def before() -> frozenset[str]:
+    """What the machine had before the lab came."""
+    return footprint()
+
+
+@pytest.fixture(scope="module")
+def cluster(before: frozenset[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A lab of its own beside whatever runs on this machine: the repository's lab inventory on another network."""
+    directory = tmp_path_factory.mktemp("first-path")
+    inventory = directory / "inventories" / "lab"
+    shutil.copytree(ROOT / "inventories/lab", inventory)
+    for file in inventory.rglob("*.yml"):
+        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", "10.77.9."), encoding="utf-8")
+    lab = Cluster(directory / ".lab", inventory, {"lab_host_name": "path", "lab_host_network": "10.77.9.0/24"})
+    lab.playbook("lab_up")
+    yield lab
+    lab.playbook("lab_down")
+
+
+@pytest.fixture(autouse=True)
+def rungs_below_held(request: pytest.FixtureRequest) -> None:
+    """Fail at once where an earlier rung failed."""
+    if request.session.testsfailed:
+        pytest.fail("an earlier rung failed", pytrace=False)
+
+
+def edit_host(cluster: Cluster, host: str, labels: dict[str, object]) -> None:
+    """Change a host's node_labels in the inventory; a value of None takes the label out of the file."""
+    file = cluster.inventory / "hosts.yml"
+    inventory = yaml.safe_load(file.read_text(encoding="utf-8"))
+    variables = inventory["virtual_kubelets"]["hosts"][host]
+    merged = {**variables.get("node_labels", {}), **labels}
+    variables["node_labels"] = {key: value for key, value in merged.items() if value is not None}
+    file.write_text(yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")
+
+
+def readings(cluster: Cluster, pod: str, *options: str) -> list[int]:
+    """The sequence numbers of a sensor pod's readings, in the order of its log."""
+    return [int(seq) for seq in re.findall(r"seq=(\d+)", cluster.kubectl("logs", pod, *options))]
+
+
+def test_site_in_check_mode_does_not_fail_on_bare_hosts_and_changes_nothing(cluster: Cluster) -> None:
+    cluster.playbook("site", "--check", "--diff")
+    assert "virtual-kubelet" not in cluster.ssh("pi1", "ls /usr/local/lib /etc /usr/local/bin")
+
+
+def test_site_makes_a_cluster_of_bare_hosts(cluster: Cluster) -> None:
+    run = cluster.playbook("site")
+    for host in ("cp1", "kvm1", "pi1"):
+        assert run.tasks(host) < 40, f"{host}: {run.tasks(host)} tasks"
+    print({host: run.tasks(host) for host in run.recap})
+
+
+def test_site_again_changes_nothing(cluster: Cluster) -> None:
+    run = cluster.playbook("site")
+    assert run.changed() == {}, run.output[-6000:]
+    for host in ("cp1", "kvm1", "pi1"):
+        assert run.tasks(host) < 15, f"{host}: {run.tasks(host)} tasks"
+    print({host: run.tasks(host) for host in run.recap})
+
+
+def test_check_mode_afterwards_has_an_empty_diff(cluster: Cluster) -> None:
+    run = cluster.playbook("site", "--check", "--diff")
+    assert run.changed() == {}, run.output[-6000:]
+    assert "+++" not in run.output
+
+
+def test_verify_finds_nothing_wrong(cluster: Cluster) -> None:
+    run = cluster.playbook("verify")
+    assert run.changed() == {}
+
+
+def test_nodes_are_ready_with_labels_from_the_inventory_and_what_they_really_are(cluster: Cluster) -> None:
+    for node, architecture in NODES.items():
+        assert cluster.ready(node) == "True"
+        found = cluster.get("node", node)
+        assert found["status"]["nodeInfo"]["architecture"] == architecture
+        assert {"key": "virtual-kubelet.io/provider", "value": "unikernel", "effect": "NoSchedule"} in found["spec"]["taints"]
+    assert (
+        cluster.labels("pi1").items() >= {"location": "germany", "sensor": "humidity", "os": "raspbian", "type": "virtual-kubelet"}.items()
+    )
+    assert cluster.labels("kvm1").items() >= {"location": "france", "sensor": "temperature", "type": "virtual-kubelet"}.items()
+    assert cluster.labels("kvm1")["unifleet.io/accelerator"] in ("kvm", "tcg")
+
+
+def test_a_daemonset_lands_a_unikernel_on_just_the_hosts_that_match(cluster: Cluster) -> None:
+    cluster.playbook("demo_image")
+    started = time.monotonic()
+    cluster.kubectl("apply", "-f", "-", stdin=DAEMONSET)
+    pod = eventually(lambda: cluster.pods("app=humidity").get("pi1"), 30, "a humidity pod on pi1")
+    eventually(lambda: readings(cluster, pod["metadata"]["name"]), 60, "a reading in the log of the pod on pi1")
+    print(f"DaemonSet created -> first reading in kubectl logs on pi1: {time.monotonic() - started:.1f} s")
+    assert set(cluster.pods("app=humidity")) == {"pi1"}
+
+
+def test_a_label_changed_in_the_inventory_moves_the_unikernel(cluster: Cluster) -> None:
+    edit_host(cluster, "kvm1", {"sensor": "humidity"})
+    edit_host(cluster, "pi1", {"sensor": "pressure"})
+    cluster.playbook("labels")
+    started = time.monotonic()
+    eventually(lambda: set(cluster.pods("app=humidity")) == {"kvm1"}, 60, "the pod to move from pi1 to kvm1")
+    pod = cluster.pods("app=humidity")["kvm1"]["metadata"]["name"]
+    eventually(lambda: readings(cluster, pod), 60, "a reading in the log of the virtual machine")
+    print(f"labels changed -> first reading on kvm1: {time.monotonic() - started:.1f} s")
+    edit_host(cluster, "pi1", {"sensor": "humidity"})
+    cluster.playbook("labels")
+    eventually(lambda: set(cluster.pods("app=humidity")) == {"kvm1", "pi1"}, 60, "a pod on both hosts")
+
+
+def test_a_label_dropped_from_the_inventory_disappears_and_a_foreign_one_stays(cluster: Cluster) -> None:
+    cluster.kubectl("label", "node", "pi1", "example.com/foreign=stays")
+    edit_host(cluster, "pi1", {"os": None})
+    cluster.playbook("labels")
+    eventually(lambda: "os" not in cluster.labels("pi1"), 30, "the dropped label to go")
+    assert cluster.labels("pi1")["example.com/foreign"] == "stays"
+    again = cluster.playbook("labels")
+    assert again.changed() == {}
+
+
+def test_a_killed_agent_loses_nothing_and_starts_nothing_twice(cluster: Cluster) -> None:
+    eventually(
+        lambda: all(cluster.pods("app=humidity").get(n, {}).get("status", {}).get("phase") == "Running" for n in NODES),
+        60,
+        "both pods Running",
+    )
+    pods = cluster.pods("app=humidity")
+    old = {node: pod["status"]["containerStatuses"][0] for node, pod in pods.items()}
+    for node in NODES:
+        for _ in range(2):
+            cluster.ssh(node, "systemctl kill --kill-who=main --signal=KILL virtual-kubelet.service")
+            time.sleep(2)
+    for node, pod in pods.items():
+        last = readings(cluster, pod["metadata"]["name"])[-1] if cluster.ready(node) == "True" else 0
+        eventually(
+            lambda n=node: cluster.ssh(n, "systemctl is-active virtual-kubelet.service", check=False).strip() == "active",
+            60,
+            f"{node}: the agent to be back",
+        )
+        eventually(lambda p=pod, s=last: readings(cluster, p["metadata"]["name"], "--tail=1")[-1] > s + 3, 90, f"{node}: newer readings")
+    for node, pod in cluster.pods("app=humidity").items():
+        status = pod["status"]["containerStatuses"][0]
+        assert pod["metadata"]["uid"] == pods[node]["metadata"]["uid"]
+        assert status["containerID"] == old[node]["containerID"]
+        assert status["restartCount"] == old[node]["restartCount"] == 0
+        assert status["state"]["running"]["startedAt"] == old[node]["state"]["running"]["startedAt"]
+        log = readings(cluster, pod["metadata"]["name"])
+        assert log == list(range(log[0], log[0] + len(log))), f"{node}: readings lost or doubled: {log}"
+
+
+def test_a_host_that_loses_power_shows_not_ready_and_comes_back(cluster: Cluster) -> None:
+    uid = cluster.pods("app=humidity")["pi1"]["metadata"]["uid"]
+    cluster.playbook("lab_up", "--limit", "pi1", "-e", "lab_host_state=killed")
+    eventually(lambda: cluster.ready("pi1") != "True", 120, "pi1 NotReady after the power cut", every=2)
+    verify = cluster.playbook("verify", check=False)
+    assert verify.returncode != 0
+    assert "pi1" in verify.output
+    cluster.playbook("lab_up", "--limit", "pi1")
+    eventually(lambda: cluster.ready("pi1") == "True", 120, "pi1 Ready again", every=2)
+    pod = eventually(
+        lambda: (p := cluster.pods("app=humidity").get("pi1")) and p["status"].get("phase") == "Running" and p,
+        120,
+        "the pod on pi1 Running again",
+    )
+    eventually(lambda: readings(cluster, pod["metadata"]["name"], "--tail=1"), 60, "readings from pi1 again")
+    if pod["metadata"]["uid"] == uid:
+        assert pod["status"]["containerStatuses"][0]["restartCount"] >= 1
+
+
+def test_verify_finds_nothing_wrong_in_the_end(cluster: Cluster) -> None:
+    cluster.playbook("verify")
+    print(json.dumps({host: cluster.ssh(host, "systemctl --failed --no-legend", check=False).strip() for host in ("cp1", "kvm1", "pi1")}))
+
+
+def test_lab_down_leaves_the_machine_as_it_was(cluster: Cluster, before: frozenset[str]) -> None:
+    cluster.playbook("lab_down")
+    left = footprint() - before
+    assert not left, f"left behind: {sorted(left)}"
+    assert not (Path(cluster.directory) / "hosts").exists()
