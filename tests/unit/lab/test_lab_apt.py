@@ -108,5 +108,6 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 
 def test_proxies_and_clock_settings_go_to_the_hosts_and_nothing_else() -> None:
-    dump = 'APT::Architecture "amd64";\nAcquire::Check-Valid-Until "false";\nAcquire::http::Proxy "http://proxy.example:3128";\nAcquire::http::Proxy "";\n'
+    dump = 'APT::Architecture "amd64";\n'
+    dump += 'Acquire::Check-Valid-Until "false";\nAcquire::http::Proxy "http://proxy.example:3128";\nAcquire::http::Proxy "";\n'
     assert settings(dump) == ('Acquire::Check-Valid-Until "false";', 'Acquire::http::Proxy "http://proxy.example:3128";')

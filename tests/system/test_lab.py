@@ -1,0 +1,231 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A second lab beside whatever runs here: brought up, run through power cuts and crashes, and taken away without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(sys.executable).parent
+NAME = "trial"
+GROUP = "/sys/fs/cgroup"
+
+
+class Trial:
+    """A lab of one small host, in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / ".lab"
+        self.inventory = directory / "hosts.yml"
+        settings = {
+            **_settings(),
+            "lab_host_name": NAME,
+            "lab_host_directory": str(self.directory),
+            "lab_host_network": "10.78.7.0/24",
+        }
+        self.inventory.write_text(
+            json.dumps({"all": {"vars": settings, "hosts": {"one": {"ansible_host": "10.78.7.11"}}}}), encoding="utf-8"
+        )
+
+    def command(self, program: str, *words: str) -> list[str]:
+        return [str(PROGRAMS / program), "-i", str(self.inventory), *words]
+
+    def play(self, playbook: str, *words: str) -> str:
+        """Run a playbook; its output, having checked that it succeeded."""
+        done = run(self.command("ansible-playbook", f"playbooks/{playbook}.yml", *words))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self, *words: str) -> str:
+        return self.play("lab_up", *words)
+
+    def down(self) -> str:
+        return self.play("lab_down")
+
+    def inside(self, script: str) -> str:
+        """Run a shell script in the host over ssh, as any playbook would; its output."""
+        done = run(self.command("ansible", "one", "-m", "ansible.builtin.shell", "-a", script))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.split(">>", 1)[1].strip()
+
+    def supervisor(self) -> int:
+        return int((self.directory / "hosts/one/pid").read_text(encoding="ascii").split()[0])
+
+
+def _settings() -> dict[str, object]:
+    done = run([str(PROGRAMS / "ansible-inventory"), "-i", "inventories/lab", "--host", "cp1"])
+    wanted = {"ansible_user", "ansible_python_interpreter", "ansible_ssh_private_key_file", "ansible_ssh_common_args"}
+    return {key: value for key, value in json.loads(done.stdout).items() if key in wanted}
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+def machine() -> dict[str, object]:
+    """Everything on the machine that a lab could leave behind, or take away though it is not its own."""
+    binfmt = Path("/proc/sys/fs/binfmt_misc")
+    return {
+        "mounts": sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
+        "tables": run(["nft", "list", "tables"]).stdout,
+        "binfmt": sorted(path.name for path in binfmt.iterdir()) if binfmt.is_dir() else [],
+        "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
+        "groups": sorted(str(path) for path in Path(GROUP).rglob(f"{NAME}-*")),
+        "processes": sorted(
+            line for line in run(["ps", "-eo", "args"]).stdout.splitlines() if f"{NAME}-one" in line or "/.lab/hosts/one" in line
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, object]:
+    return machine()
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory, before: dict[str, object]) -> Iterator[Trial]:
+    lab = Trial(tmp_path_factory.mktemp("trial"))
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+
+
+def test_a_dry_run_on_nothing_makes_nothing(tmp_path: Path) -> None:
+    was = machine()
+    lab = Trial(tmp_path)
+    lab.up("--check", "--diff")
+    assert machine() == was
+    assert not lab.directory.exists()
+
+
+def test_a_host_is_a_whole_machine(trial: Trial) -> None:
+    assert trial.inside("hostname; systemctl is-system-running").split() == ["one", "running"]
+
+
+def test_a_host_installs_packages_from_where_the_machine_does(trial: Trial) -> None:
+    trial.inside("apt-get update -qq && apt-get install -y -qq --no-install-recommends hello")
+    assert trial.inside("hello -g moin") == "moin"
+
+
+def test_starting_a_running_lab_changes_nothing(trial: Trial) -> None:
+    assert "changed=0" in trial.up()
+
+
+def test_the_disk_and_the_host_key_survive_a_power_cut(trial: Trial) -> None:
+    trial.inside("echo kept > /root/kept; sync")
+    boot = trial.inside("systemctl show --property=UserspaceTimestampMonotonic --value")
+    trial.up("-e", "lab_host_state=killed")
+    assert run(trial.command("ansible", "one", "-m", "ansible.builtin.raw", "-a", "true")).returncode != 0
+    assert "changed=0" in trial.up("-e", "lab_host_state=killed")
+    trial.up()
+    assert trial.inside("cat /root/kept") == "kept"
+    assert trial.inside("systemctl show --property=UserspaceTimestampMonotonic --value") != boot
+
+
+def test_a_host_that_is_shut_down_says_goodbye_to_its_services(trial: Trial) -> None:
+    unit = "[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=true\\nExecStop=touch /root/goodbye\\n"
+    trial.inside(f"printf '{unit}' > /etc/systemd/system/goodbye.service; systemctl daemon-reload; systemctl start goodbye")
+    trial.up("-e", "lab_host_state=stopped")
+    trial.up()
+    assert trial.inside("ls /root/goodbye") == "/root/goodbye"
+
+
+def test_a_reboot_inside_the_host_gives_a_fresh_network_under_the_same_supervisor(trial: Trial) -> None:
+    supervisor = trial.supervisor()
+    trial.inside("ip link add left type bridge; test -e /sys/class/net/left")
+    done = run(trial.command("ansible", "one", "-m", "ansible.builtin.reboot", "-a", "reboot_timeout=60"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left" not in trial.inside("ls /sys/class/net").split()
+    assert trial.supervisor() == supervisor
+
+
+def test_a_killed_supervisor_is_a_power_cut_and_the_next_start_mends_it(trial: Trial) -> None:
+    os.kill(trial.supervisor(), signal.SIGKILL)
+    assert "changed=1" in trial.up()
+    assert trial.inside("hostname") == "one"
+
+
+def test_ansible_may_be_killed_at_any_point_of_a_start(trial: Trial) -> None:
+    trial.up("-e", "lab_host_state=killed")
+    for pause in (1.5, 2.5, 3.5):
+        with subprocess.Popen(
+            trial.command("ansible-playbook", "playbooks/lab_up.yml"),
+            cwd=REPOSITORY,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as play:
+            time.sleep(pause)
+            os.killpg(play.pid, signal.SIGKILL)
+    trial.up()
+    assert trial.inside("systemctl is-system-running --wait") == "running"
+
+
+@pytest.mark.parametrize("kind", ["link", "mount", "cgroup", "namespace"])
+def test_a_start_that_was_killed_half_way_is_taken_away_whole(tmp_path: Path, kind: str) -> None:
+    was = machine()
+    lab = Trial(tmp_path)
+    lab.inventory.write_text(lab.inventory.read_text().replace(NAME, f"{NAME}2").replace("10.78.7.", "10.78.8."), encoding="utf-8")
+    ledger = lab.directory / "state.json"
+    with subprocess.Popen(
+        lab.command("ansible-playbook", "playbooks/lab_up.yml"),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as play:
+        while not (ledger.exists() and f'"{kind}"' in ledger.read_text(encoding="utf-8")):
+            assert play.poll() is None
+            time.sleep(0.002)
+        os.killpg(play.pid, signal.SIGKILL)
+    lab.down()
+    assert machine() == was
+    assert not lab.directory.exists()
+
+
+def test_without_root_one_sentence_says_so() -> None:
+    module = "ansible_collections.unifleet.hybrid.plugins.module_utils.lab_machine"
+    script = f"from {module} import preflight\ntry:\n    preflight(str, [])\nexcept Exception as error:\n    print(error)"
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", script],
+        cwd=REPOSITORY,
+        env={"PYTHONPATH": str(REPOSITORY / "collections")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("the lab needs root"), done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_lab_that_is_taken_down_leaves_the_machine_as_it_was(trial: Trial, before: dict[str, object]) -> None:
+    trial.down()
+    assert machine() == before
+    assert not trial.directory.exists()
+    assert "changed=0" in trial.down()
