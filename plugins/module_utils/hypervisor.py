@@ -1,0 +1,89 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host can run machines with, read from files alone: control groups, memory, architecture, board, device nodes.
+
+The module hypervisor_facts and the host's agents look with the same eyes. root: where the host's file system is seen, for tests.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+_HOST = Path("/")
+_OCI_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "amd64": ("amd64", ""),
+    "aarch64": ("arm64", "v8"),
+    "arm64": ("arm64", "v8"),
+    "armv8l": ("arm", "v7"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "riscv64": ("riscv64", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+}
+
+
+@dataclass(frozen=True)
+class ControlGroups:
+    """version: 2, 1 (v1 or hybrid) or 0 (none mounted). controllers: those that can be used to limit."""
+
+    version: int
+    controllers: frozenset[str]
+
+
+def control_groups(root: Path = _HOST) -> ControlGroups:
+    """The control groups that are mounted, and the controllers in them that this process may use."""
+    mounted = root / "sys/fs/cgroup"
+    unified = mounted / "cgroup.controllers"
+    if unified.is_file():
+        return ControlGroups(2, frozenset(unified.read_text().split()))
+    try:
+        entries = [entry.name for entry in mounted.iterdir() if entry.is_dir() and os.access(entry, os.W_OK)]
+    except OSError:
+        return ControlGroups(0, frozenset())
+    controllers = frozenset(part for name in entries for part in name.split(",")) - {"systemd", "unified"}
+    if "blkio" in controllers:
+        controllers = controllers - {"blkio"} | {"io"}
+    return ControlGroups(1 if entries else 0, controllers)
+
+
+def memory_bytes(root: Path = _HOST) -> int:
+    """The host's memory. 0 when /proc does not say."""
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def oci_architecture(machine: str) -> tuple[str, str]:
+    """uname's machine in OCI terms: (architecture, variant), as in image indexes. An unknown machine stays as it is."""
+    return _OCI_ARCHITECTURES.get(machine, (machine, ""))
+
+
+def board_model(root: Path = _HOST) -> Optional[str]:
+    """The board: the device tree's model ("Raspberry Pi 4 Model B Rev 1.4"), else what the firmware says (DMI), else None."""
+    for path in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        text = _text(root / path)
+        if text:
+            return text
+    parts = [_text(root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name")]
+    return " ".join(part for part in parts if part) or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b"").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
