@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config, PressureConfig, ReserveConfig
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import go_architecture
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import quantity
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION, UNIFLEET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Capacity
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -198,6 +199,11 @@ def status_differs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
                 other = known.get(entry["type"], {})
                 if any(entry[name] != other.get(name) for name in ("status", "reason", "message")):
                     return True
+        elif key in ("capacity", "allocatable"):
+            other = theirs.get(key) or {}
+            # The API server spells quantities its own way: 1000 comes back as 1k.
+            if any(quantity(entry) != quantity(str(other.get(name, "-1"))) for name, entry in value.items()):
+                return True
         elif isinstance(value, Mapping):
             other = theirs.get(key) or {}
             # The API server leaves empty strings out of what it gives back.
