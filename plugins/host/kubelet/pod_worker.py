@@ -106,6 +106,12 @@ class PodWorker:
         """Whether the pod counts against the node's room."""
         return not (self.final_phase or self.rejected) or any(run.phase is not Phase.STOPPED for run in self.runs.values())
 
+    def waiting_reason(self, container: str) -> str:
+        """Why a container does not run yet, as its published status says it."""
+        said = [*((self.wanted or {}).get("containerStatuses") or []), *((self.wanted or {}).get("initContainerStatuses") or [])]
+        states = [entry["state"] for entry in said if entry["name"] == container]
+        return str((states[0].get("waiting") or {}).get("reason") if states else "") or "ContainerCreating"
+
     def update(self, pod: Pod, raw: Mapping[str, Any]) -> None:
         """The API server has a new version of the pod."""
         self.raw, self.status = raw, raw.get("status") or {}
@@ -151,9 +157,9 @@ class PodWorker:
 
     async def _round(self) -> Optional[Decision]:
         now = self.shared.clock()
-        if self.stale:
-            await self._observe(now)
         await self._renew_tokens(now)
+        while self.stale:  # what changes while it is looked at is looked at again: decide() never sees an old machine
+            await self._observe(now)
         situation = self._situation()
         decision = decide(situation, now)
         if self.final:
@@ -259,7 +265,7 @@ class PodWorker:
             self._set(name, busy=True)
         task = asyncio.create_task(self._stop(action, name, key))
         self.jobs.add(task)
-        task.add_done_callback(self.jobs.discard)
+        task.add_done_callback(lambda _: self._stopped(task, name))
 
     async def _stop(self, action: Action, name: str, key: str) -> None:
         runtime = self.shared.runtime
@@ -282,9 +288,11 @@ class PodWorker:
             if action.do is Do.ASK:
                 self._set(name, asked_at=self.shared.clock())
             await asyncio.sleep(1.0)
-        finally:
-            self._set(name, busy=False)
-            asyncio.get_running_loop().call_soon(self.poke)
+
+    def _stopped(self, task: asyncio.Task[Any], name: str) -> None:
+        self.jobs.discard(task)
+        self._set(name, busy=False)
+        self.poke()
 
     async def _guard(self, container: Container, work: Any) -> None:
         """Turn the way a launch ends into progress."""
