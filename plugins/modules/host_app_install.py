@@ -134,6 +134,15 @@ def compiler(module: AnsibleModule, python: str) -> Any:
     return compile_sources
 
 
+def readable(manifest: str) -> str:
+    """A manifest as people want to see it in a diff: short hashes, and names without what all have in common."""
+    entries = (line.split(" ", 2) for line in manifest.splitlines())
+    shown = [
+        (name.rpartition("/unifleet/hybrid/plugins/")[2], digest) for digest, _mode, name in entries if not name.endswith("/__init__.py")
+    ]
+    return "".join(f"{name} {digest[:12]}\n" for name, digest in shown)
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Compare, and change what differs unless in check mode. Returns the module's result."""
     wanted: dict[str, Any] = module.params
@@ -160,11 +169,12 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             msg=f"version {version} is not usable on this host: {fault}. Use host_app, or give an archive.", needs_archive=True
         )
     if reason and module._diff:
+        after = wanted["manifest"] or host.manifest(version)
         result["diff"] = {
-            "before_header": before or "nothing",
-            "after_header": version,
-            "before": before_manifest if before == version or before_manifest else "",
-            "after": wanted["manifest"] or host.manifest(version),
+            "before_header": f"{host.directory}/current -> {before or 'nothing'}",
+            "after_header": f"{host.directory}/current -> {version}",
+            "before": readable(before_manifest),
+            "after": readable(after),
         }
     if reason and not module.check_mode:
         if fault:

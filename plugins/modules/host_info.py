@@ -1,0 +1,155 @@
+#!/usr/bin/python
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host says of itself, in one call: its certificates, its units, its installed programs. Needs nothing installed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: Read certificates, units and installed programs of a host
+version_added: 0.1.0
+author: Unifleet developers (@unifleet)
+description:
+  - Reads from when until when certificates are valid, whether systemd units run, which units failed, and which version of the
+    collection's programs is installed. Changes nothing.
+options:
+  certificates:
+    description: Paths of PEM files; the first certificate of each is read.
+    type: list
+    elements: path
+    default: []
+  units:
+    description: Names of systemd units.
+    type: list
+    elements: str
+    default: []
+  directory:
+    description: Where the versions of the collection's programs are kept.
+    type: path
+    default: /usr/local/lib/unifleet
+extends_documentation_fragment:
+  - unifleet.hybrid.attributes
+attributes:
+  diff_mode:
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Look at an agent
+  unifleet.hybrid.host_info:
+    certificates: [/var/lib/unifleet/pki/client.pem]
+    units: [virtual-kubelet.service]
+  register: agent
+"""
+
+RETURN = r"""
+certificates:
+  description: One entry per certificate, by path.
+  returned: success
+  type: dict
+  contains:
+    exists:
+      description: Whether there is a file.
+      type: bool
+    problem:
+      description: Why the file does not count; empty when it does.
+      type: str
+    not_after:
+      description: When it ends, in seconds since the epoch; 0 when unknown.
+      type: float
+    days_left:
+      description: How many days it is still valid; negative when it has ended.
+      type: float
+    valid:
+      description: Whether it is valid now.
+      type: bool
+  sample:
+    /var/lib/unifleet/pki/client.pem: {exists: true, problem: "", not_after: 1826832000.0, days_left: 300.5, valid: true}
+units:
+  description: State and, as far as systemd says, sub-state of each unit asked for.
+  returned: success
+  type: dict
+  sample:
+    virtual-kubelet.service: {active: active, sub: running, enabled: enabled}
+failed_units:
+  description: All units of the host that failed.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+version:
+  description: The current version of the collection's programs; empty when there is none.
+  returned: success
+  type: str
+  sample: 0.1.0+1a2b3c4d
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.unifleet.hybrid.plugins.module_utils.certificate_dates import validity
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.host_app_install import Installation
+
+DAY = 86400.0
+
+
+def certificate(path: Path, now: float) -> dict[str, Any]:
+    """One certificate's entry of the result."""
+    answer = {"exists": path.is_file(), "problem": "", "not_after": 0.0, "days_left": 0.0, "valid": False}
+    if not answer["exists"]:
+        return {**answer, "problem": "there is no such file"}
+    try:
+        before, after = validity(path.read_text(encoding="utf-8", errors="replace"))
+    except (UnifleetError, OSError) as error:
+        return {**answer, "problem": str(error)}
+    problem = "it is not valid yet" if now < before else "it has expired" if now > after else ""
+    return {**answer, "problem": problem, "not_after": after, "days_left": round((after - now) / DAY, 2), "valid": not problem}
+
+
+def unit_states(module: AnsibleModule, units: list[str]) -> dict[str, dict[str, str]]:
+    """Unit -> active, sub and enabled state, in systemd's words."""
+    if not units:
+        return {}
+    command = ["systemctl", "show", "--property=ActiveState,SubState,UnitFileState", "--", *units]
+    _code, out, _err = module.run_command(command)
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in out.strip().split("\n\n")]
+    if len(blocks) != len(units):
+        blocks = [{} for _unit in units]
+    names = {"active": "ActiveState", "sub": "SubState", "enabled": "UnitFileState"}
+    return {unit: {key: block.get(name) or "unknown" for key, name in names.items()} for unit, block in zip(units, blocks)}
+
+
+def failed_units(module: AnsibleModule) -> list[str]:
+    """Every failed unit of the host."""
+    _code, out, _err = module.run_command(["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"])
+    return sorted(line.split()[0] for line in out.splitlines() if line.split())
+
+
+def main() -> None:
+    """Parse, read, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "certificates": {"type": "list", "elements": "path", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "directory": {"type": "path", "default": "/usr/local/lib/unifleet"},
+        },
+        supports_check_mode=True,
+    )
+    now = time.time()
+    module.exit_json(
+        changed=False,
+        certificates={path: certificate(Path(path), now) for path in module.params["certificates"]},
+        units=unit_states(module, module.params["units"]),
+        failed_units=failed_units(module),
+        version=Installation(Path(module.params["directory"]), Path("/usr/local/bin")).current or "",
+    )
+
+
+if __name__ == "__main__":
+    main()
