@@ -11,7 +11,7 @@ short_description: Arguments and files of a control plane program
 version_added: 0.1.0
 author: Unifleet developers (@unifleet)
 description:
-  - Gives the command line arguments that fit a version of Kubernetes, and the files that the program reads.
+  - Gives the command line arguments that fit a version of Kubernetes, quoted for C(ExecStart=), and the files that the program reads.
 positional: version
 options:
   _input:
@@ -23,13 +23,15 @@ options:
     type: str
     required: true
   settings:
-    description: The fields of C(ControlPlane) in C(plugins/module_utils/kubernetes_units.py).
+    description:
+      - The fields of C(ControlPlane) in C(plugins/module_utils/kubernetes_units.py), without C(credentials), which is the directory that
+        systemd makes for the unit.
     type: dict
     required: true
 """
 
 EXAMPLES = r"""
-unit: "{{ 'kube-scheduler' | unifleet.hybrid.kubernetes_unit('1.33.1', {'address': '10.0.0.1', 'credentials': '%d'}) }}"
+unit: "{{ 'kube-scheduler' | unifleet.hybrid.kubernetes_unit('1.33.1', {'address': '10.0.0.1'}) }}"
 """
 
 RETURN = r"""
@@ -47,11 +49,25 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_units import ControlPlane, command_line, credential_files
 
 
+CREDENTIALS = "\0"
+"""Stands for the unit's credentials directory until all else is quoted, so that only our own "%d" is a specifier."""
+
+
+def quoted(argument: str) -> str:
+    """As one word of ExecStart=, with nothing in it that systemd would expand (systemd.service(5), "Command lines")."""
+    for character in ("\n", "\r"):
+        if character in argument:
+            raise UnifleetError(f"{argument.split('=')[0]}: a value of one line is needed")
+    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return '"' + escaped.replace(CREDENTIALS, "%d") + '"'
+
+
 def kubernetes_unit(program: str, version: str, settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """{"arguments": [...], "credentials": [...]}; AnsibleFilterError for an unknown program, version or setting."""
     try:
-        plane = ControlPlane(**settings)
-        return {"arguments": command_line(program, version, plane), "credentials": list(credential_files(program))}
+        plane = ControlPlane(**settings, credentials=CREDENTIALS)
+        arguments = [quoted(argument) for argument in command_line(program, version, plane)]
+        return {"arguments": arguments, "credentials": list(credential_files(program))}
     except (UnifleetError, TypeError) as error:
         raise AnsibleFilterError(f"kubernetes_unit: {error}") from error
 

@@ -156,9 +156,9 @@ def keep(module: AnsibleModule) -> dict[str, Any]:
     """Read, decide, write; the result for exit_json."""
     directory = Path(module.params["directory"])
     existing = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()} if directory.is_dir() else {}
-    days = {name: datetime.timedelta(days=module.params[f"{name}_days"]) for name in ("authority", "certificate")}
+    authority, certificate = (datetime.timedelta(days=module.params[f"{name}_days"]) for name in ("authority", "certificate"))
     now = datetime.datetime.now(datetime.timezone.utc)
-    outcome = pki_cluster.complete(existing, names_of(module.params), pki_cluster.Lifetimes(**days), now)
+    outcome = pki_cluster.complete(existing, names_of(module.params), pki_cluster.Lifetimes(authority, certificate), now)
     modes = {name: pki_cluster.file_mode(name) for name in outcome.everything if name in outcome.known}
     loose = [name for name in modes if name in existing and (directory / name).stat().st_mode & 0o777 != modes[name]]
     made = {**outcome.reasons, **{name: f"mode is not {modes[name]:04o}" for name in loose}}

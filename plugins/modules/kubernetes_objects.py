@@ -28,8 +28,8 @@ options:
     default: []
   cluster_roles:
     description:
-      - Add the bindings that every cluster of this collection has, those by which hosts may join with a bootstrap token and have their client
-        certificates approved, and by which the API server may call kubelets.
+      - Add the bindings that every cluster of this collection has, those by which hosts may join with a bootstrap token and have
+        their client certificates approved, and by which the API server may call kubelets.
     type: bool
     default: false
   wait:

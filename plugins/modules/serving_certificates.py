@@ -12,8 +12,8 @@ short_description: Approve the serving certificates that nodes asked for
 version_added: 0.1.0
 description:
   - Nodes ask for a certificate under which the API server can trust them when it fetches logs. Kubernetes approves none by itself.
-    This module approves, in one call for all nodes, the requests whose names and addresses are those that the inventory gives to the node, and leaves all
-    others as they are, saying why.
+    This module approves, in one call for all nodes, the requests whose names and addresses are those that the inventory gives to
+    the node, and leaves all others as they are, saying why.
 author:
   - Unifleet developers (@unifleet)
 requirements:
