@@ -1,0 +1,213 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A unikernel image as an OCI image layout, the same bytes for the same input.
+
+One layer holds everything: /unikernel.json, the kernels of every hypervisor and architecture, the programs. The index lists one
+linux/ARCHITECTURE manifest for each architecture that a kernel is for; they share the layer and differ in their config, so
+that stock containerd, docker and the agents all resolve the same reference on every host and fetch the same blob.
+Times are 0, owners root, entries sorted. Gzip bytes depend on the zlib in use; compression "none" does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import PROFILE_PATH, Profile, profile_bytes, profile_from
+
+LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What goes into an image.
+
+    files: path in the image ("boot/sensor") -> its bytes and whether it can be executed. fixed_args: the arguments that the unikernel
+    always gets (in the entrypoint); args: those that a pod's args replace (the command).
+    """
+
+    profile: Profile
+    files: Mapping[str, tuple[bytes, bool]]
+    fixed_args: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    compression: str = "gzip"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A packed image. digest: of the index that a registry serves; blobs: "sha256:HEX" -> bytes."""
+
+    digest: str
+    blobs: Mapping[str, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs."""
+        return sum(len(blob) for blob in self.blobs.values())
+
+
+def pack(content: ImageContent) -> Layout:
+    """The layout of an image. Raises UnifleetError when the profile names a file that is not among the files."""
+    checked = profile_from(json.loads(profile_bytes(content.profile)))
+    for key, path in [*checked.kernels.items(), *([("initrd", checked.initrd)] if checked.initrd else [])]:
+        if path.lstrip("/") not in content.files:
+            raise UnifleetError(f"{key} is to be at {path} in the image, but nothing is put there", "name the file that goes there")
+    blobs: dict[str, bytes] = {}
+    tar = _tar({PROFILE_PATH: (profile_bytes(checked), False), **content.files})
+    zipped = content.compression == "gzip"
+    layer = _add(blobs, _gzip(tar) if zipped else tar, f"{LAYER}+gzip" if zipped else LAYER)
+    manifests = []
+    for architecture in sorted({target.partition("/")[2] for target in checked.kernels}):
+        config = _add(blobs, _json(_config(content, checked, architecture, digest_of(tar))), CONFIG)
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
+        entry = _add(blobs, _json(manifest), MANIFEST)
+        manifests.append({**entry, "platform": {"architecture": architecture, "os": "linux"}})
+    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+    blobs[digest_of(index)] = index
+    return Layout(digest_of(index), blobs)
+
+
+def write(layout: Layout, directory: Path, tag: str) -> bool:
+    """Make directory an OCI image layout of exactly this image. Returns whether anything was not so before."""
+    index = layout.blobs[layout.digest]
+    entry = {"mediaType": INDEX, "digest": layout.digest, "size": len(index), "annotations": {"org.opencontainers.image.ref.name": tag}}
+    files = {f"blobs/sha256/{digest.partition(':')[2]}": blob for digest, blob in layout.blobs.items()}
+    files["oci-layout"] = LAYOUT_VERSION
+    files["index.json"] = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
+    changed = False
+    for name, blob in files.items():
+        path = directory / name
+        if not path.is_file() or path.read_bytes() != blob:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(blob)
+            changed = True
+    blob_directory = directory / "blobs" / "sha256"
+    for path in blob_directory.iterdir():
+        if f"sha256:{path.name}" not in layout.blobs:
+            path.unlink()
+            changed = True
+    return changed
+
+
+def matches(layout: Layout, directory: Path, tag: str) -> bool:
+    """Whether directory already is this layout."""
+    try:
+        document = json.loads((directory / "index.json").read_text())
+        entries = [
+            (entry["digest"], entry.get("annotations", {}).get("org.opencontainers.image.ref.name")) for entry in document["manifests"]
+        ]
+        blobs = {f"sha256:{path.name}" for path in (directory / "blobs" / "sha256").iterdir()}
+        whole = all(
+            (directory / "blobs" / "sha256" / digest.partition(":")[2]).read_bytes() == blob for digest, blob in layout.blobs.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return entries == [(layout.digest, tag)] and blobs == set(layout.blobs) and whole and (directory / "oci-layout").is_file()
+
+
+def is_layout(directory: Path) -> bool:
+    """Whether directory looks like an OCI image layout, and so may be removed as one."""
+    return (directory / "oci-layout").is_file() and (directory / "index.json").is_file()
+
+
+def summary(layout: Layout) -> dict[str, Any]:
+    """What an image is, for a diff: its digest, and config and files' digests by platform."""
+    index = json.loads(layout.blobs[layout.digest])
+    platforms = {}
+    for entry in index["manifests"]:
+        manifest = json.loads(layout.blobs[entry["digest"]])
+        config = json.loads(layout.blobs[manifest["config"]["digest"]])
+        platforms["linux/" + entry["platform"]["architecture"]] = {"digest": entry["digest"], "config": config["config"]}
+    return {"digest": layout.digest, "platforms": platforms}
+
+
+def _config(content: ImageContent, profile: Profile, architecture: str, diff_id: str) -> dict[str, Any]:
+    config: dict[str, Any] = {"Entrypoint": [_program(profile, architecture), *content.fixed_args]}
+    if content.args:
+        config["Cmd"] = list(content.args)
+    if content.env:
+        config["Env"] = [f"{name}={value}" for name, value in content.env]
+    if content.labels:
+        config["Labels"] = dict(content.labels)
+    return {"architecture": architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+
+
+def _program(profile: Profile, architecture: str) -> str:
+    """What a container runtime finds as the program: the one for processes, else the first kernel for this architecture."""
+    targets = sorted(target for target in profile.kernels if target.endswith(f"/{architecture}"))
+    return profile.kernels.get(f"process/{architecture}", profile.kernels[targets[0]])
+
+
+def _tar(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
+    out = io.BytesIO()
+    directories: set[str] = set()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in sorted(files):
+            parts = name.split("/")
+            if any(part in ("", ".", "..") for part in parts):
+                raise UnifleetError(f"{name!r} is not a path in an image", "write a path without . or .. or empty parts")
+            for depth in range(1, len(parts)):
+                directory = "/".join(parts[:depth])
+                if directory not in directories:
+                    directories.add(directory)
+                    tar.addfile(_entry(directory, tarfile.DIRTYPE, 0o755))
+            body, executable = files[name]
+            tar.addfile(_entry(name, tarfile.REGTYPE, 0o755 if executable else 0o644, len(body)), io.BytesIO(body))
+    return out.getvalue()
+
+
+def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.size = kind, mode, size
+    return entry
+
+
+def _gzip(content: bytes) -> bytes:
+    """Gzip without a time in it; gzip.compress writes another header in older Pythons."""
+    compressor = zlib.compressobj(9, wbits=31)
+    return compressor.compress(content) + compressor.flush()
+
+
+def _add(blobs: dict[str, bytes], blob: bytes, media_type: str) -> dict[str, Any]:
+    blobs[digest_of(blob)] = blob
+    return {"mediaType": media_type, "digest": digest_of(blob), "size": len(blob)}
+
+
+def digest_of(blob: bytes) -> str:
+    """The digest of these bytes."""
+    return "sha256:" + hashlib.sha256(blob).hexdigest()
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def read_files(sources: Sequence[tuple[str, Path, bool]]) -> dict[str, tuple[bytes, bool]]:
+    """Read (path in the image, file, executable) from disk. Raises UnifleetError naming a file that cannot be read."""
+    files: dict[str, tuple[bytes, bool]] = {}
+    for target, source, executable in sources:
+        name = target.lstrip("/")
+        try:
+            body = source.read_bytes()
+        except OSError as error:
+            raise UnifleetError(f"{source} cannot be read: {error.strerror}", "build it first, or mend the path") from error
+        known: Optional[tuple[bytes, bool]] = files.get(name)
+        if known is not None and known[0] != body:
+            raise UnifleetError(f"two different files are to be /{name} in the image", "give one of them another name")
+        files[name] = (body, executable or (known is not None and known[1]))
+    return files
