@@ -97,6 +97,7 @@ def run_file(host: Host, machine: Machine) -> dict[str, object]:
     environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network", **machine.cgroups.environment()}
     return {
         "cgroups": list(machine.cgroups.directories),
+        "unified": machine.cgroups.unified,
         "before": cable(host),
         "command": nspawn(host, machine),
         "environment": environment,

@@ -32,6 +32,8 @@ class Plan:
     directories: tuple[str, ...]
     cpusets: tuple[str, ...] = ()
     """Those of the directories that need their CPUs and memory nodes set before a process may enter (version 1 cpuset)."""
+    unified: str = ""
+    """Where version 2 is mounted, when the host sees version 2."""
 
     def environment(self) -> dict[str, str]:
         return {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} if self.layout is Layout.V2 else {}
@@ -73,10 +75,11 @@ def own_group(cgroup: str, hierarchy: Hierarchy) -> str:
     return ""
 
 
-def plan(mountinfo: str, cgroup: str, unit: str, systemd: bool) -> Plan:
+def plan(mountinfo: str, cgroup: str, unit: str, systemd: bool, wanted: Layout | None = None) -> Plan:
     """Where the host called `unit` is to live. With systemd it is a service of that name; else groups below the caller's own.
 
     Below the caller's own: whoever started us with limits, or watches us through a group, keeps doing so for the hosts.
+    `wanted` asks for a layout that is not the machine's usual one: version 2 beside version 1 exists, but has few controllers.
     """
     mounted = hierarchies(mountinfo)
     if not mounted:
@@ -84,16 +87,19 @@ def plan(mountinfo: str, cgroup: str, unit: str, systemd: bool) -> Plan:
             "no control groups are mounted on this machine", "mount them at /sys/fs/cgroup (mount -t cgroup2 cgroup2 /sys/fs/cgroup)"
         )
     version1 = tuple(h for h in mounted if not h.version2 and h.controllers & set(_PASSED_ON))
-    layout = Layout.V1 if version1 else Layout.V2
-    if systemd:
-        return Plan(layout, ())
     named = tuple(h for h in mounted if "name=systemd" in h.controllers)
     unified = tuple(h for h in mounted if h.version2)
-    if layout is Layout.V1 and not named:
+    layout = wanted or (Layout.V1 if version1 else Layout.V2)
+    if (layout is Layout.V1 and not version1) or (layout is Layout.V2 and not unified):
+        raise UnifleetError(f"this machine has no control groups of version {layout.value[1]}", "leave lab_host_cgroups at auto")
+    seen = unified[0].mount if layout is Layout.V2 else ""
+    if systemd:
+        return Plan(layout, (), unified=seen)
+    if version1 and not named:
         raise UnifleetError(
             "the machine has version 1 control groups but no name=systemd hierarchy, so no systemd can run in a host",
             "mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd",
         )
-    used = (*version1, *named, *unified) if layout is Layout.V1 else unified
+    used = (*version1, *named, *unified) if layout is Layout.V1 else (*named, *unified)
     place = {h.mount: f"{h.mount}{own_group(cgroup, h)}/{unit}" for h in used}
-    return Plan(layout, tuple(place.values()), tuple(place[h.mount] for h in used if "cpuset" in h.controllers))
+    return Plan(layout, tuple(place.values()), tuple(place[h.mount] for h in used if "cpuset" in h.controllers), seen)

@@ -49,6 +49,17 @@ class Machine:
         self.lab = lab
         self._runner = runner
 
+    @contextlib.contextmanager
+    def alone(self, host: str | None) -> Iterator[None]:
+        """Wait until no other run works on the host (None: on the lab): one whose Ansible was killed may still be at it."""
+        self.lab.directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            for name, how in (("lab", fcntl.LOCK_SH if host else fcntl.LOCK_EX), (f"host-{host}", fcntl.LOCK_EX)):
+                if host or name == "lab":
+                    lock = stack.enter_context((self.lab.directory / f"{name}.lock").open("w", encoding="ascii"))
+                    fcntl.flock(lock, how)
+            yield
+
     # --- commands and the ledger
 
     def run(self, words: Sequence[str], data: str | None = None, may_fail: bool = False) -> str:
@@ -177,9 +188,9 @@ class Machine:
             raise UnifleetError(f"{under[0]} is still mounted", f"umount {under[0]}, then try again")
         for name in ("hosts", "ssh", "modules"):
             shutil.rmtree(self.lab.directory / name, ignore_errors=True)
-        for name in ("admin.kubeconfig", "state.json", "state.lock"):
+        for path in (*(self.lab.directory / name for name in ("admin.kubeconfig", "state.json")), *self.lab.directory.glob("*.lock")):
             with contextlib.suppress(FileNotFoundError):
-                (self.lab.directory / name).unlink()
+                path.unlink()
         with contextlib.suppress(OSError):
             self.lab.directory.rmdir()
 

@@ -138,6 +138,10 @@ def lab(name: str, directory: str, network: str) -> Lab:
     path = Path(directory)
     if not path.is_absolute():
         raise UnifleetError(f"lab directory {directory!r} is not an absolute path")
+    if re.search(r"[,:\\\s]", directory):
+        raise UnifleetError(
+            f"lab directory {directory!r} has a comma, colon, backslash or space, which mount options cannot carry", "use another"
+        )
     try:
         parsed = ipaddress.IPv4Network(network)
     except ValueError as error:

@@ -41,6 +41,13 @@ options:
   supervisor:
     description: Path of the supervisor program. Needed to start the host.
     type: path
+  cgroups:
+    description:
+      - The control groups that the host sees. V(auto) is what the machine has with the most controllers.
+      - V(v2) on a machine with version 1 gives the layout of version 2 with hardly any controllers.
+    type: str
+    choices: [auto, v1, v2]
+    default: auto
   state:
     description:
       - V(started) boots the host unless it runs, and waits until sshd answers and systemd has finished booting.
@@ -112,6 +119,7 @@ import re
 import shutil
 import socket
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +131,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_ledger import 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import Host
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_root import Root, hand_over
 
+SATISFIES = {"started": {"started"}, "stopped": {"stopped", "absent"}, "killed": {"stopped", "absent"}, "absent": {"absent"}}
 OWN_COMMANDS = ["ip", "mount", "umount", "setpriv", "systemd-nspawn", "nsenter", "ssh-keygen"]
 
 
@@ -170,6 +179,17 @@ class LabHost:
         return self.machine.run(["nsenter", f"--target={leader}", "--all", "--", *words], may_fail=True).strip()
 
     # --- doing
+
+    def bring(self, wanted: str, changed: bool) -> dict[str, object]:
+        """Bring the host to the wanted state; the figures for the module's result."""
+        params = self.module.params
+        if wanted == "started":
+            if changed:
+                return self.start(params["base"], params["supervisor"], params["timeout"])
+            self._await_ssh(time.monotonic() + params["timeout"])
+        elif changed:
+            {"stopped": self.stop, "killed": self.kill, "absent": self.remove}[wanted]()
+        return {}
 
     def start(self, base: str | None, supervisor: str, timeout: int) -> dict[str, object]:
         """Boot the host and wait for it; the figures for the module's result."""
@@ -231,8 +251,9 @@ class LabHost:
         if not (modules / release).is_dir():
             modules = self.host.lab.modules / "lib" / "modules"
             self._make_modules(modules / release)
+        wanted = {"v1": lab_cgroups.Layout.V1, "v2": lab_cgroups.Layout.V2}.get(self.module.params["cgroups"])
         systemd = Path("/run/systemd/system").is_dir()
-        plan = lab_cgroups.plan(read("/proc/self/mountinfo"), read("/proc/self/cgroup"), self.host.unique, systemd)
+        plan = lab_cgroups.plan(read("/proc/self/mountinfo"), read("/proc/self/cgroup"), self.host.unique, systemd, wanted)
         return lab_boot.Machine(devices, str(modules), plan)
 
     def _make_modules(self, directory: Path) -> None:
@@ -329,6 +350,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "network": {"type": "str", "required": True},
             "supervisor": {"type": "path"},
+            "cgroups": {"type": "str", "choices": ["auto", "v1", "v2"], "default": "auto"},
             "state": {"type": "str", "choices": ["started", "stopped", "killed", "absent"], "default": "started"},
             "timeout": {"type": "int", "default": 90},
         },
@@ -342,15 +364,15 @@ def main() -> None:
         lab_machine.preflight(module.get_bin_path, OWN_COMMANDS if wanted == "started" else ["ip", "umount", "nsenter"])
         lab = lab_names.lab(params["lab"], params["directory"], params["network"])
         host = LabHost(module, lab.host(params["name"], params["address"] or str(lab.gateway + 1)))
-        before = host.state()
-        leftovers = wanted == "absent" and bool(host.machine.ledger().undoing(host.host.name))
-        reached = {"started": {"started"}, "stopped": {"stopped", "absent"}, "killed": {"stopped", "absent"}, "absent": {"absent"}}[wanted]
-        changed = before not in reached or leftovers
-        if changed and not module.check_mode:
-            if wanted == "started":
-                result = host.start(params["base"], params["supervisor"], params["timeout"])
-            else:
-                {"stopped": host.stop, "killed": host.kill, "absent": host.remove}[wanted]()
+        with (
+            host.machine.alone(host.host.name)
+            if not module.check_mode and (wanted == "started" or lab.directory.is_dir())
+            else nullcontext()
+        ):
+            before = host.state()
+            changed = before not in SATISFIES[wanted] or (wanted == "absent" and bool(host.machine.ledger().undoing(host.host.name)))
+            if not module.check_mode:
+                result = host.bring(wanted, changed)
     except UnifleetError as error:
         module.fail_json(msg=str(error))
     now = {"killed": "stopped"}.get(wanted, wanted) if changed else before

@@ -71,6 +71,8 @@ made:
   sample: ["mount /proc/sys/fs/binfmt_misc", "link unifleet-br", "table unifleet"]
 """
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -189,9 +191,13 @@ def main() -> None:
         before = [f"{record.kind.value} {record.name}" for record in network.machine.ledger().records]
         if params["state"] == "present":
             lab_machine.may_unshare(module.run_command)
-            network.present(params["architectures"])
-        else:
-            network.absent()
+        act = partial(network.present, params["architectures"]) if params["state"] == "present" else network.absent
+        with (
+            network.machine.alone(None)
+            if not module.check_mode and (params["state"] == "present" or network.lab.directory.is_dir())
+            else nullcontext()
+        ):
+            act()
     except UnifleetError as error:
         module.fail_json(msg=str(error))
     after = [*before, *network.done] if params["state"] == "present" else []

@@ -49,6 +49,12 @@ def test_a_lab_name_that_cannot_be_an_interface_is_refused(name: str) -> None:
         lab(name, "/srv/.lab", "10.77.0.0/24")
 
 
+@pytest.mark.parametrize("directory", ["relative/.lab", "/srv/a,b", "/srv/a:b", "/srv/a b"])
+def test_a_directory_that_mount_options_cannot_carry_is_refused(directory: str) -> None:
+    with pytest.raises(UnifleetError, match="lab directory"):
+        lab("unifleet", directory, "10.77.0.0/24")
+
+
 @pytest.mark.parametrize("network", ["10.77.0.1/24", "10.77.0.0/30", "fd00::/64", "ten"])
 def test_a_network_that_cannot_hold_hosts_is_refused(network: str) -> None:
     with pytest.raises(UnifleetError, match="lab network"):

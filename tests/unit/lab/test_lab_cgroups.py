@@ -66,3 +66,14 @@ def test_joined_controllers_are_found_in_any_order() -> None:
 
 def test_garbled_mount_lines_are_passed_over() -> None:
     assert hierarchies("\nnonsense\n1 2 - cgroup\n - \n") == ()
+
+
+def test_version_2_beside_version_1_can_be_asked_for() -> None:
+    made = plan(VERSION1, OWN, "unifleet-cp1", systemd=False, wanted=Layout.V2)
+    assert made.directories == ("/sys/fs/cgroup/systemd/unifleet-cp1", "/sys/fs/cgroup/unified/unifleet-cp1")
+    assert made.unified == "/sys/fs/cgroup/unified"
+
+
+def test_a_layout_that_the_machine_lacks_is_refused() -> None:
+    with pytest.raises(UnifleetError, match="no control groups of version 1"):
+        plan(DEBIAN12, "0::/\n", "unifleet-cp1", systemd=False, wanted=Layout.V1)
