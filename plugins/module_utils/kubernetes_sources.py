@@ -109,7 +109,7 @@ def source_stanzas(text: str, classic: bool) -> str:
     if classic:
         lines = [line.strip() for line in text.splitlines()]
         return "".join(f"deb-src{line[3:]}\n" for line in lines if re.match(r"deb\s", line))
-    stanzas = [block for block in re.split(r"\n\s*\n", text) if re.search(r"^Types:.*\bdeb\b", block, re.MULTILINE)]
+    stanzas = [block for block in re.split(r"\n\s*\n", text) if re.search(r"^Types:(?:.*\s)?deb(?:\s|$)", block, re.MULTILINE)]
     kept = [re.sub(r"^Types:.*$", "Types: deb-src", block.strip(), flags=re.MULTILINE) for block in stanzas if not _disabled(block)]
     return "\n\n".join(kept) + ("\n" if kept else "")
 
