@@ -16,10 +16,11 @@ import hashlib
 import json
 import logging
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -50,15 +51,20 @@ class Identity:
 
 @dataclass(frozen=True)
 class CertificateInfo:
-    """What a certificate says; times in seconds since the epoch, public_key: its DER in hex."""
+    """What a certificate says; times in seconds since the epoch.
+
+    since: when we got it. Signers date certificates back (by 5 minutes in Kubernetes), which would make a short one old at birth.
+    """
 
     not_before: float
     not_after: float
     identity: Identity
+    since: float = 0.0
 
     def renew_at(self, chance: float) -> float:
         """When to ask for the next one: at 80 % of the life, 5 % to and fro so that a fleet does not ask at once (chance: 0..1)."""
-        return self.not_before + (self.not_after - self.not_before) * (0.75 + 0.1 * chance)
+        start = max(self.not_before, min(self.since, self.not_after))
+        return start + (self.not_after - start) * (0.75 + 0.1 * chance)
 
     def serves(self, wanted: Identity) -> bool:
         """Whether it is for this identity, at least for all of its names and addresses."""
@@ -67,26 +73,30 @@ class CertificateInfo:
         return same and set(wanted.dns) <= set(mine.dns) and set(wanted.ips) <= set(mine.ips)
 
 
+class LostError(UnifleetError):
+    """The certificate ended before a new one came: nothing can be asked for with it any more."""
+
+
 class DeniedError(UnifleetError):
     """Somebody denied the request, or the signer failed it."""
 
 
 async def ask_keys(**order: Any) -> Mapping[str, Any]:
     """Have keys.py do one order in a process of its own. Raises UnifleetError."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        str(_WORKER),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await child.communicate(json.dumps(order).encode())
+    argv = [sys.executable, "-I", str(_WORKER)]
+
+    def run() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(argv, input=json.dumps(order).encode(), capture_output=True, timeout=60, check=False)
+
+    try:
+        child = await asyncio.to_thread(run)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnifleetError(f"cannot run {_WORKER}: {error}") from error
     if child.returncode != 0:
-        last = (err.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
+        last = (child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         hint = "install python3-cryptography" if "cryptography" in last and "No module" in last else ""
         raise UnifleetError(f"cannot {order['do'].replace('_', '-')} a certificate: {last}", hint)
-    answer: Mapping[str, Any] = json.loads(out)
+    answer: Mapping[str, Any] = json.loads(child.stdout)
     return answer
 
 
@@ -154,7 +164,7 @@ class CertificateFile:
             return None
         if info.not_after <= self._clock() or not info.serves(wanted):
             return None
-        return info
+        return replace(info, since=self.path.stat().st_mtime)
 
     async def obtain(self, api: KubeApi, wanted: Identity, patience: float = 10.0) -> CertificateInfo:
         """Ask for a new certificate and wait for it, for ever; patience: the longest pause between two looks, seconds.
@@ -177,7 +187,7 @@ class CertificateFile:
                 log.warning("%s", error.message)
                 answer = None
             if answer:
-                info = await inspect(answer)
+                info = replace(await inspect(answer), since=self._clock())
                 write_private(self.path, (answer.rstrip() + "\n" + order["key"]).encode())
                 self._pending.unlink(missing_ok=True)
                 log.info("certificate %s is valid until %s", self.path, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.not_after)))
@@ -223,10 +233,12 @@ async def keep(
     *,
     poll: float = 30.0,
     patience: float = 10.0,
+    needs_itself: bool = False,
 ) -> None:
     """Keep a certificate fresh for ever: a new one at 80 % of its life, when it is gone, or when the identity asks for more.
 
-    renewed() is called after each replacement. Errors are logged and tried again.
+    renewed() is called after each replacement. Errors are logged and tried again. needs_itself: a new one is asked for with the old
+    one, so that its end (the host slept for too long) is the end: LostError.
     """
     backoff = Backoff(base=5.0, ceiling=300.0)
     chance = random.random()  # noqa: S311
@@ -236,12 +248,16 @@ async def keep(
         try:
             if known is None or not known.serves(wanted):
                 known = await file.current(wanted)
+            if needs_itself and (known is None or known.not_after <= time.time()):
+                raise LostError(f"the certificate {file.path} has ended", "the agent starts again and joins anew")
             if known is None or known.renew_at(chance) <= time.time():
                 known = await file.obtain(api, wanted, patience)
                 renewed()
                 chance = random.random()  # noqa: S311
             delay = max(0.2, min(poll, known.renew_at(chance) - time.time()))
             backoff.reset()
+        except LostError:
+            raise
         except UnifleetError as error:
             delay = backoff.next_delay()
             log.warning("%s: %s; next try in %.0f s", file.path.name, error, delay)

@@ -67,6 +67,24 @@ class TimingConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """[images]: directory of the digest cache (default: state_directory/images), and which registries names mean and are trusted."""
+
+    directory: Optional[Path] = None
+    default_registry: str = "docker.io"
+    insecure_registries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MachinesConfig:
+    """[machines]: of the kvm provider. accelerator: auto, kvm or tcg. probe_kernel: the guest that auto boots to find out."""
+
+    accelerator: str = "auto"
+    probe_kernel: Optional[Path] = Path("/usr/local/lib/unifleet/current/probe/sensor-kvm-amd64")
+    libvirt_uri: str = "qemu:///system"
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file. Either kubeconfig is given (used as it is), or the agent joins by itself with a bootstrap token.
 
@@ -95,7 +113,8 @@ class Config:
     pressure: PressureConfig = field(default_factory=PressureConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)
     pods: Mapping[str, Any] = field(default_factory=dict)
-    machines: Mapping[str, Any] = field(default_factory=dict)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    machines: MachinesConfig = field(default_factory=MachinesConfig)
 
     @property
     def pki_directory(self) -> Path:
@@ -103,7 +122,14 @@ class Config:
         return self.state_directory / "pki"
 
 
-_SECTIONS: Mapping[str, type] = {"server": ServerConfig, "reserve": ReserveConfig, "pressure": PressureConfig, "timing": TimingConfig}
+_SECTIONS: Mapping[str, type] = {
+    "server": ServerConfig,
+    "reserve": ReserveConfig,
+    "pressure": PressureConfig,
+    "timing": TimingConfig,
+    "images": ImagesConfig,
+    "machines": MachinesConfig,
+}
 _PATHS = {
     "cluster_ca",
     "bootstrap_token_file",
@@ -113,9 +139,11 @@ _PATHS = {
     "run_directory",
     "log_directory",
     "labels_file",
+    "directory",
+    "probe_kernel",
 }
-_TABLES = {"pods", "machines", "labels"}
-_LEVELS = ("debug", "info", "warning", "error")
+_CHOICES = {"provider": PROVIDERS, "log_level": ("debug", "info", "warning", "error"), "accelerator": ("auto", "kvm", "tcg")}
+_TABLES = {"pods", "labels"}
 
 
 def read_config(path: Path, overrides: Optional[Mapping[str, Any]] = None) -> Config:
@@ -198,10 +226,6 @@ def _complete(config: Config, where: str) -> Config:
     trouble = subdomain_problem(config.node_name)
     if trouble:
         raise UnifleetError(f"{where}: node_name {config.node_name!r} {trouble}")
-    if config.provider not in PROVIDERS:
-        raise UnifleetError(f"{where}: provider is {config.provider!r}", f"use one of {', '.join(PROVIDERS)}")
-    if config.log_level not in _LEVELS:
-        raise UnifleetError(f"{where}: log_level is {config.log_level!r}", f"use one of {', '.join(_LEVELS)}")
     if config.node_ip:
         try:
             ipaddress.ip_address(config.node_ip)
@@ -236,11 +260,17 @@ def _scalar(kind: type, key: str, value: Any, where: str) -> Any:
         if not isinstance(value, (str, Path)) or not str(value):
             raise UnifleetError(f"{where}: {key} must be the path of a file, not {value!r}")
         return Path(value)
+    if key == "insecure_registries":
+        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in value):
+            raise UnifleetError(f'{where}: {key} must be a list of "HOST:PORT", not {value!r}')
+        return tuple(value)
     default = next(entry.default for entry in fields(kind) if entry.name == key)
     wanted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, wanted) or isinstance(value, bool):
         name = "a number" if wanted[0] is int else "a string"
         raise UnifleetError(f"{where}: {key} must be {name}, not {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise UnifleetError(f"{where}: {key} is {value!r}", f"use one of {', '.join(_CHOICES[key])}")
     if isinstance(value, (int, float)):
         if value < 0 or (key == "port" and value > 65535):
             raise UnifleetError(f"{where}: {key} is {value}, out of range")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""virtual-kubelet: the command line, and how the parts are put together.
+"""virtual-kubelet, the command line.
 
     virtual-kubelet --provider process --node-labels sensor=temperature,site=attic --config /etc/unifleet/virtual-kubelet.toml
 
@@ -19,22 +19,15 @@ import platform
 import signal
 import sys
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.kube.client import KubeApi
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates import keep
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, settings_of_pods
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import DEFAULT_CONFIG, PROVIDERS, Config, read_config
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import client_certificate, join, node_identity
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder, Subject
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels, builtin_labels, go_architecture
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts, read_host_facts
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import read_host_facts
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import ServingCertificate, serving_identity
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
-from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 log = logging.getLogger("unifleet.agent")
@@ -84,67 +77,6 @@ def node_labels(config: Config, options: argparse.Namespace, accelerator: str = 
     return NodeLabels(builtin, config.labels, config.labels_file, os.environ, options.node_labels)
 
 
-@dataclass
-class Agent:
-    """All parts of one running agent."""
-
-    config: Config
-    facts: HostFacts
-    machines: Machines
-    labels: NodeLabels
-    notifier: Notifier
-
-    async def run(self) -> None:
-        """Join and work until cancelled."""
-        self.notifier.tell("READY=1", "STATUS=joining the cluster")
-        watchdog = asyncio.ensure_future(self.notifier.feed_watchdog())
-        try:
-            credentials = await join(self.config)
-            async with KubeApi(credentials, user_agent=f"virtual-kubelet/{KUBELET_VERSION}") as api:
-                await self._work(api)
-        finally:
-            self.notifier.tell("STOPPING=1")
-            watchdog.cancel()
-
-    async def _work(self, api: KubeApi) -> None:
-        name = self.config.node_name
-        serving = ServingCertificate(self.config.pki_directory, serving_identity(name, self.facts.addresses))
-        await serving.prepare()
-        events = EventRecorder(api, name)
-        subject = Subject("Node", name, uid=name)
-        node = NodeController(
-            api,
-            self.config,
-            self.facts,
-            self.machines,
-            self.labels,
-            port=self.config.server.port,
-            tell=lambda type_, reason, message: events.emit(subject, type_, reason, message),
-        )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
-        works: list[Awaitable[None]] = [node.run(), events.run(), self._announce(node)]
-        if self.config.kubeconfig is None:
-            works.append(keep(client_certificate(self.config), api, lambda: node_identity(name), api.reload))
-            works.append(serving.run(api))
-        await run_together(works)
-
-    async def _announce(self, node: NodeController) -> None:
-        await node.registered.wait()
-        self.notifier.tell(f"STATUS=node {self.config.node_name} is registered")
-        await asyncio.Event().wait()
-
-
-async def run_together(works: Sequence[Awaitable[None]]) -> None:
-    """Run all until one fails or we are cancelled; then none is left."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def until_signal(work: Awaitable[None]) -> None:
     """Run work until it ends or SIGTERM or SIGINT comes."""
     task = asyncio.ensure_future(work)
@@ -170,10 +102,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             else "%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
         labels = node_labels(config, options)
+        settings_of_pods(config, go_architecture(platform.machine()))
         if options.check_config:
             sys.stdout.write(f"{options.config}: node {config.node_name}, provider {config.provider}, {len(labels.wanted)} labels: ok\n")
             return 0
-        agent = assemble(config, options)
+        agent = assemble(
+            config, lambda accelerator: node_labels(config, options, accelerator), read_host_facts(config), Notifier(os.environ)
+        )
     except LabelSourcesError as error:
         for line in error.lines:
             sys.stderr.write(f"virtual-kubelet: {line}\n")
@@ -188,17 +123,3 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         sys.stderr.write(f"virtual-kubelet: {error}\n")
         return 1
     return 0
-
-
-def assemble(config: Config, options: argparse.Namespace) -> Agent:
-    """Open the provider and gather what is known before the API server is asked. Raises UnifleetError."""
-    from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_machines
-
-    machines = open_machines(
-        config.provider,
-        MachinesSettings(run_directory=config.run_directory, state_directory=config.state_directory, pods=config.max_pods),
-    )
-    for sentence in machines.limitations():
-        log.warning("%s", sentence)
-    labels = node_labels(config, options, str(getattr(machines, "accelerator", "")))
-    return Agent(config, read_host_facts(config), machines, labels, Notifier(os.environ))

@@ -49,7 +49,7 @@ class ServingCertificate:
 
     async def run(self, api: KubeApi) -> None:
         """Ask for the cluster's certificate and keep it fresh, until cancelled."""
-        await keep(self._issued, api, lambda: self._identity, self._renewed, patience=15.0)
+        await keep(self._issued, api, lambda: self._identity, self._renewed, patience=3.0)
 
     def _renewed(self) -> None:
         self.path = self._issued.path

@@ -1,0 +1,188 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the parts of the agent are put together: provider, images, node half, pod half and HTTPS server around one API client.
+
+main.py reads what the user wants; this file opens what is needed for it and runs it until it is told to end. Nothing decides here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.unifleet.hybrid.plugins.host.guests.families import FAMILIES
+from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
+from ansible_collections.unifleet.hybrid.plugins.host.kube.client import KubeApi
+from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kubeconfig, write_private
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates import keep
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import client_certificate, join, node_identity
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder, Subject
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import NodeLabels
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_controller import PodController
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import Images
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server import KubeletServer
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server_auth import Reviewer
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import ServingCertificate, serving_identity
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings, pod_settings
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.simulated_images import SimulatedImages
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
+from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
+from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_machines
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+log = logging.getLogger("unifleet.agent")
+
+
+def open_provider(config: Config) -> Machines:
+    """The machines of this host. Raises UnifleetError."""
+    settings = MachinesSettings(
+        run_directory=config.run_directory,
+        state_directory=config.state_directory,
+        pods=config.max_pods,
+        accelerator=config.machines.accelerator,
+        probe_kernel=config.machines.probe_kernel,
+        libvirt_uri=config.machines.libvirt_uri,
+        exit_parsers={name: guest.exit_code for name, guest in FAMILIES.items()},
+    )
+    return open_machines(config.provider, settings)
+
+
+def open_images(config: Config, architecture: str) -> Images:
+    """The images of this host; simulated machines run simulated images. Raises UnifleetError."""
+    if config.provider == "simulated":
+        return SimulatedImages()
+    return ImageStore(
+        config.images.directory or config.state_directory / "images",
+        config.images.default_registry,
+        config.images.insecure_registries,
+        architecture,
+    )
+
+
+def settings_of_pods(config: Config, architecture: str) -> PodSettings:
+    """The [pods] table over what the rest of the configuration says. Raises UnifleetError that names the key."""
+    base = PodSettings(log_directory=config.log_directory, token_directory=config.run_directory / "pods", architecture=architecture)
+    return pod_settings(config.pods, "[pods]", base)
+
+
+def client_ca(config: Config, credentials: Kubeconfig) -> Path:
+    """The PEM file with the CA whose client certificates the HTTPS server takes: the cluster's."""
+    if credentials.ca_file is not None:
+        return credentials.ca_file
+    path = config.pki_directory / "cluster-ca.pem"
+    write_private(path, credentials.ca_data)
+    return path
+
+
+@dataclass
+class Agent:
+    """All that is known before the API server is asked."""
+
+    config: Config
+    facts: HostFacts
+    machines: Machines
+    images: Images
+    pod_settings: PodSettings
+    labels: NodeLabels
+    notifier: Notifier
+
+    async def run(self) -> None:
+        """Join and work until cancelled. The workloads go on without us."""
+        self.notifier.tell("READY=1", "STATUS=joining the cluster")
+        watchdog = asyncio.ensure_future(self.notifier.feed_watchdog())
+        try:
+            credentials = await join(self.config)
+            async with KubeApi(credentials, user_agent=f"virtual-kubelet/{KUBELET_VERSION}") as api:
+                with ConsoleLog() as consoles:
+                    await self._work(api, credentials, consoles)
+        finally:
+            self.notifier.tell("STOPPING=1")
+            watchdog.cancel()
+
+    async def _work(self, api: KubeApi, credentials: Kubeconfig, consoles: ConsoleLog) -> None:
+        config, name = self.config, self.config.node_name
+        serving = ServingCertificate(config.pki_directory, serving_identity(name, self.facts.addresses))
+        await serving.prepare()
+        events = EventRecorder(api, name)
+        pods = PodController(
+            api, name, self.facts.addresses[0], self.machines, self.images, self.pod_settings, consoles=consoles, events=events
+        )
+        health: list[NodeController] = []
+
+        async def healthy() -> None:
+            if health and not health[0].provider.health.good:
+                raise UnifleetError(health[0].provider.health.message)
+
+        server = KubeletServer(
+            pods,
+            Reviewer(api, name),
+            certificate=lambda: serving.path,
+            client_ca=client_ca(config, credentials),
+            address=config.server.address,
+            port=config.server.port,
+            healthy=healthy,
+        )
+        serving.subscribe(server.reload)
+        await server.start()
+        node = NodeController(
+            api, config, self.facts, self.machines, self.labels, port=server.port, tell=_teller(events, Subject("Node", name, uid=name))
+        )
+        health.append(node)
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
+        works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), self._pods_when_registered(node, pods)]
+        if config.kubeconfig is None:
+            works.append(keep(client_certificate(config), api, lambda: node_identity(name), api.reload, needs_itself=True))
+            works.append(serving.run(api))
+        try:
+            await run_together(works)
+        finally:
+            await server.stop()
+
+    async def _pods_when_registered(self, node: NodeController, pods: PodController) -> None:
+        await node.registered.wait()
+        self.notifier.tell(f"STATUS=node {self.config.node_name} is registered")
+        await pods.run()
+
+
+def assemble(config: Config, labels: Callable[[str], NodeLabels], facts: HostFacts, notifier: Notifier) -> Agent:
+    """Open the provider and the images. labels: the node's labels, given the provider's accelerator. Raises UnifleetError."""
+    settings = settings_of_pods(config, facts.architecture)
+    machines = open_provider(config)
+    for sentence in machines.limitations():
+        log.warning("%s", sentence)
+    return Agent(
+        config=config,
+        facts=facts,
+        machines=machines,
+        images=open_images(config, facts.architecture),
+        pod_settings=settings,
+        labels=labels(str(getattr(machines, "accelerator", "") or "")),
+        notifier=notifier,
+    )
+
+
+async def run_together(works: Sequence[Awaitable[None]]) -> None:
+    """Run all until one fails or we are cancelled; then none is left."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _teller(events: EventRecorder, subject: Subject) -> Callable[[str, str, str], None]:
+    return lambda type_, reason, message: events.emit(subject, type_, reason, message)
