@@ -191,7 +191,8 @@ def test_a_bad_argument_ends_a_virtual_machine_with_2_and_one_clear_line(build: 
 
 
 def test_the_longest_command_line_arrives_whole_on_every_machine_type(build: Path, tmp_path: Path) -> None:
-    tag, env = 'ä"\\ <&>%\n', (("NOTHING", ""), ("SENSOR_NAME", "from env"))
+    tag = 'ä"\\ <&>%\n'
+    env: tuple[tuple[str, str], ...] = (("NOTHING", ""), ("SENSOR_NAME", "from env"))
     base = len(PlainGuest().command_line(("--count", "1", tag, ""), (*env, ("PAD", "")), None))
     env = (*env, ("PAD", "x" * (COMMAND_LINE_MOST - base)))
     for name, flags in TCG_MACHINES.items():
