@@ -35,6 +35,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.machines.process_unit impo
     host_mounts,
     is_directory,
     key_of_unit,
+    leaves_children,
     metadata_of_unit,
     properties,
     state_of_unit,
@@ -163,7 +164,7 @@ class ProcessMachines:
                 seen.update({name: self._bus.get(unit, "Service", name) for name in _SERVICE_PROPERTIES})
                 metadata = record["metadata"] if record else metadata_of_unit(self._bus.get(unit, "Service", "LogExtraFields"))
                 state = state_of_unit(key, metadata, record, seen, self._ran_out_of_memory(key))
-                if state.phase is Phase.STOPPED and seen["ActiveState"] in ("active", "deactivating"):
+                if leaves_children(seen):
                     self._end_children(unit)
                 return state
         except NoSuchUnitError:

@@ -190,7 +190,7 @@ def state_of_unit(
     started_at = unit["ExecMainStartTimestamp"] / 1e6 or None
     ended = unit["ExecMainExitTimestamp"] / 1e6
     active, sub = unit["ActiveState"], unit["SubState"]
-    if active in _RUNNING and sub != "exited" and not (active == "deactivating" and ended):
+    if active in _RUNNING and sub != "exited":
         return MachineState(key, Phase.RUNNING, metadata, started_at)
     code, status = unit["ExecMainCode"], unit["ExecMainStatus"]
     never_ran = record is not None and record.get("started") != "yes" and code == _CODE_EXITED and 200 <= status <= 243
@@ -216,6 +216,11 @@ def metadata_of_unit(fields: Iterable[bytes]) -> dict[str, str]:
                 loaded = json.loads(base64.urlsafe_b64decode(bytes(field)[len(METADATA_FIELD) :]))
                 return {str(name): str(value) for name, value in loaded.items()}
     return {}
+
+
+def leaves_children(unit: Mapping[str, Any]) -> bool:
+    """Whether the first process has ended and systemd lets others live: for ever, or while it asks them politely."""
+    return bool(unit["ExecMainCode"]) and unit["SubState"] in ("exited", "stop-sigterm", "final-sigterm")
 
 
 def controllers_of_process(cgroup: str) -> frozenset[str]:

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A machine as a libvirt domain: the XML that says what a specification says, and what a domain's state says of the machine.
+
+All of it is pure. libvirt forgets why a domain stopped when it is restarted, so what is once known of an end is kept in the domain's
+own metadata, beside the machine's. Domain XML: https://libvirt.org/formatdomain.html.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional
+
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Exit, Kernel, MachineSpec
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+NAMESPACE = "https://unifleet.io/xml/machine/1"
+PREFIX = "unifleet"
+_LEAST_MEMORY = 8 << 20
+CONSOLE_TAIL = 4096
+"""Bytes of a console's end that an exit code is looked for in."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the domain carries of its machine: the spec's metadata, whether it can be asked to stop, its console, and how far it got."""
+
+    metadata: Mapping[str, str]
+    can_shut_down: bool
+    console: str
+    started_at: Optional[float] = None
+    exit: Optional[Exit] = None
+
+    def element(self) -> str:
+        """The metadata element's content. Base64, for XML cannot carry every character."""
+        body = {
+            "metadata": dict(self.metadata),
+            "can_shut_down": self.can_shut_down,
+            "console": self.console,
+            "started_at": self.started_at,
+            "exit": [self.exit.code, self.exit.reason, self.exit.finished_at, self.exit.message] if self.exit else None,
+        }
+        element = ET.Element("machine", {"version": "1"})
+        element.text = base64.b64encode(json.dumps(body, sort_keys=True).encode()).decode()
+        return ET.tostring(element, encoding="unicode")
+
+    def ended(self, end: Exit) -> Record:
+        """The same machine, stopped."""
+        return replace(self, exit=end)
+
+
+def record_from(element: str) -> Record:
+    """The record that a domain's metadata element holds. Raises UnifleetError when it was tampered with."""
+    try:
+        body = json.loads(base64.b64decode(ET.fromstring(element).text or ""))  # noqa: S314 - libvirt parsed it before
+        end = Exit(*body["exit"]) if body["exit"] else None
+        return Record(body["metadata"], body["can_shut_down"], body["console"], body["started_at"], end)
+    except (ET.ParseError, ValueError, KeyError, TypeError) as error:
+        raise UnifleetError(f"a domain's {NAMESPACE} metadata cannot be read: {error}", "undefine the domain with virsh") from error
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What domains of this host are made of. domain_type: kvm or qemu. cpu: QEMU model name. limit_cpu: a CPU controller is there."""
+
+    domain_type: str
+    cpu: str
+    machine: str = "pc"
+    architecture: str = "x86_64"
+    loader: Optional[Path] = None
+    limit_cpu: bool = False
+
+
+def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardware) -> str:
+    """The domain of a machine: a kernel booted directly, a serial console with a log file, and no device that was not asked for.
+
+    Raises UnifleetError for a command line that XML cannot carry.
+    """
+    for what, text in (("command line", kernel.command_line), ("title", spec.title), ("kernel path", str(kernel.image))):
+        if any((ord(letter) < 32 and letter not in "\t") or ord(letter) in (0xFFFE, 0xFFFF) for letter in text):
+            raise UnifleetError(f"{spec.title!r}: the {what} has a control character, which libvirt cannot carry", "encode or remove it")
+    domain = ET.Element("domain", {"type": hardware.domain_type})
+    _add(domain, "name", f"unifleet-{spec.key}")
+    _add(domain, "uuid", spec.key)
+    _add(domain, "title", spec.title)
+    metadata = ET.SubElement(domain, "metadata")
+    record = Record(spec.metadata, kernel.can_shut_down, str(console))
+    machine = ET.fromstring(record.element())  # noqa: S314 - made a line above
+    machine.tag = f"{{{NAMESPACE}}}machine"
+    metadata.append(machine)
+    _add(domain, "memory", str(max(spec.memory_bytes, _LEAST_MEMORY)), unit="b")
+    _add(domain, "vcpu", str(max(1, math.ceil(spec.cpu_millis / 1000))))
+    if spec.cpu_millis and hardware.limit_cpu:
+        tune = ET.SubElement(domain, "cputune")
+        _add(tune, "global_period", "100000")
+        _add(tune, "global_quota", str(max(1000, spec.cpu_millis * 100)))
+    system = ET.SubElement(domain, "os")
+    _add(system, "type", "hvm", arch=hardware.architecture, machine=hardware.machine)
+    if hardware.loader:
+        _add(system, "loader", str(hardware.loader), readonly="yes", type="rom")
+    _add(system, "kernel", str(kernel.image))
+    if kernel.initrd:
+        _add(system, "initrd", str(kernel.initrd))
+    _add(system, "cmdline", kernel.command_line)
+    ET.SubElement(ET.SubElement(domain, "features"), "acpi")
+    if hardware.cpu == "host":
+        ET.SubElement(domain, "cpu", {"mode": "host-passthrough"})
+    elif hardware.cpu == "max":
+        ET.SubElement(domain, "cpu", {"mode": "maximum"})
+    else:
+        _add(ET.SubElement(domain, "cpu", {"mode": "custom", "match": "exact"}), "model", hardware.cpu)
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _add(domain, event, "destroy")
+    devices = ET.SubElement(domain, "devices")
+    ET.SubElement(devices, "controller", {"type": "usb", "model": "none"})
+    ET.SubElement(devices, "memballoon", {"model": "none"})
+    if spec.interface:
+        card = ET.SubElement(devices, "interface", {"type": "bridge"})
+        ET.SubElement(card, "mac", {"address": spec.interface.mac})
+        ET.SubElement(card, "source", {"bridge": spec.interface.bridge})
+        ET.SubElement(card, "model", {"type": "virtio"})
+        ET.SubElement(card, "rom", {"enabled": "no"})
+    serial = ET.SubElement(devices, "serial", {"type": "pty"})
+    ET.SubElement(serial, "log", {"file": str(console), "append": "on"})
+    ET.SubElement(serial, "target", {"port": "0"})
+    ET.register_namespace(PREFIX, NAMESPACE)
+    return ET.tostring(domain, encoding="unicode")
+
+
+class Shutoff:
+    """Why libvirt says that a domain is off (virDomainShutoffReason)."""
+
+    UNKNOWN, SHUTDOWN, DESTROYED, CRASHED, MIGRATED, SAVED, FAILED, FROM_SNAPSHOT, DAEMON = range(9)
+
+
+def exit_of(reason: int, console_tail: bytes, parse: Optional[Callable[[bytes], Optional[int]]], finished_at: float) -> Exit:
+    """How a domain that is off ended: what its guest wrote last goes before what the hypervisor can tell."""
+    code = parse(console_tail) if parse and reason in (Shutoff.SHUTDOWN, Shutoff.UNKNOWN, Shutoff.DAEMON) else None
+    if code is not None:
+        return Exit(code & 0xFF, "Error" if code else "Completed", finished_at)
+    if reason == Shutoff.SHUTDOWN:
+        return Exit(0, "Completed", finished_at, "the guest powered off and said no exit code")
+    if reason == Shutoff.DESTROYED:
+        return Exit(137, "Error", finished_at, "the virtual machine was destroyed")
+    if reason == Shutoff.CRASHED:
+        return Exit(139, "Error", finished_at, "the virtual machine crashed")
+    if reason == Shutoff.FAILED:
+        return Exit(128, "StartError", finished_at, "the virtual machine failed to start")
+    return Exit(137, "ContainerStatusUnknown", finished_at, "the virtual machine is off, and libvirt does not know why")
+
+
+def _add(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text
