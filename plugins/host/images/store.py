@@ -233,7 +233,8 @@ class ImageStore:
         return self._directory / "images" / digest.replace(":", "-")
 
     def _reference_file(self, wanted: ImageReference) -> Path:
-        return self._directory / "references" / (hashlib.sha256(str(wanted).encode()).hexdigest() + ".json")
+        name = hashlib.sha256(f"{wanted} {self._architecture}".encode()).hexdigest()
+        return self._directory / "references" / f"{name}.json"
 
     def _remember(self, wanted: ImageReference, digest: str, work: Path) -> None:
         new = work / "reference.json"
