@@ -47,7 +47,7 @@ options:
     default: 3
 extends_documentation_fragment:
   - unifleet.hybrid.attributes
-  - ansible.builtin.action_common_attributes.flow
+  - action_common_attributes.flow
 attributes:
   action:
     support: full

@@ -16,7 +16,7 @@ description:
     collection's programs is installed. Changes nothing.
 options:
   certificates:
-    description: Paths of PEM files; the first certificate of each is read.
+    description: Paths of PEM files, or shell patterns of such paths; the first certificate of each is read.
     type: list
     elements: path
     default: []
@@ -62,11 +62,19 @@ certificates:
     days_left:
       description: How many days it is still valid; negative when it has ended.
       type: float
+    days_total:
+      description: How many days it is valid in all.
+      type: float
     valid:
       description: Whether it is valid now.
       type: bool
   sample:
-    /var/lib/unifleet/pki/client.pem: {exists: true, problem: "", not_after: 1826832000.0, days_left: 300.5, valid: true}
+    /var/lib/unifleet/pki/client.pem: {exists: true, problem: "", not_after: 1826832000.0, days_left: 300.5, days_total: 365.0, valid: true}
+joined:
+  description: Whether all certificates asked for are there and valid now.
+  returned: success
+  type: bool
+  sample: true
 units:
   description: State and, as far as systemd says, sub-state of each unit asked for.
   returned: success
@@ -86,6 +94,7 @@ version:
   sample: 0.1.0+1a2b3c4d
 """
 
+import glob
 import time
 from pathlib import Path
 from typing import Any
@@ -101,7 +110,7 @@ DAY = 86400.0
 
 def certificate(path: Path, now: float) -> dict[str, Any]:
     """One certificate's entry of the result."""
-    answer = {"exists": path.is_file(), "problem": "", "not_after": 0.0, "days_left": 0.0, "valid": False}
+    answer = {"exists": path.is_file(), "problem": "", "not_after": 0.0, "days_left": 0.0, "days_total": 0.0, "valid": False}
     if not answer["exists"]:
         return {**answer, "problem": "there is no such file"}
     try:
@@ -109,7 +118,14 @@ def certificate(path: Path, now: float) -> dict[str, Any]:
     except (UnifleetError, OSError) as error:
         return {**answer, "problem": str(error)}
     problem = "it is not valid yet" if now < before else "it has expired" if now > after else ""
-    return {**answer, "problem": problem, "not_after": after, "days_left": round((after - now) / DAY, 2), "valid": not problem}
+    return {
+        **answer,
+        "problem": problem,
+        "not_after": after,
+        "days_left": round((after - now) / DAY, 2),
+        "days_total": round((after - before) / DAY, 2),
+        "valid": not problem,
+    }
 
 
 def unit_states(module: AnsibleModule, units: list[str]) -> dict[str, dict[str, str]]:
@@ -142,9 +158,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     now = time.time()
+    paths = [path for pattern in module.params["certificates"] for path in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207
+    certificates = {path: certificate(Path(path), now) for path in paths}
     module.exit_json(
         changed=False,
-        certificates={path: certificate(Path(path), now) for path in module.params["certificates"]},
+        certificates=certificates,
+        joined=all(entry["valid"] for entry in certificates.values()),
         units=unit_states(module, module.params["units"]),
         failed_units=failed_units(module),
         version=Installation(Path(module.params["directory"]), Path("/usr/local/bin")).current or "",
