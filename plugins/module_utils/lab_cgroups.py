@@ -55,7 +55,7 @@ def hierarchies(mountinfo: str) -> tuple[Hierarchy, ...]:
     """The control group file systems in the text of /proc/self/mountinfo (proc(5))."""
     found: dict[str, Hierarchy] = {}
     for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
+        before, _dash, after = line.partition(" - ")
         fields, tail = before.split(), after.split()
         if len(fields) < 5 or len(tail) < 3 or tail[0] not in {"cgroup", "cgroup2"}:
             continue
@@ -68,8 +68,8 @@ def hierarchies(mountinfo: str) -> tuple[Hierarchy, ...]:
 def own_group(cgroup: str, hierarchy: Hierarchy) -> str:
     """The calling process's group in a hierarchy, from the text of /proc/self/cgroup: "" for the root, else /below/it."""
     for line in cgroup.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        number, _colon, rest = line.partition(":")
+        controllers, _colon, path = rest.partition(":")
         if (number == "0" and hierarchy.version2) or (controllers and frozenset(controllers.split(",")) == hierarchy.controllers):
             return "" if path == "/" else path.rstrip("/")
     return ""

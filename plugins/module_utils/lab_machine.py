@@ -170,6 +170,9 @@ class Machine:
                 Path(record.name).write_text(record.was, encoding="ascii")
             elif record.kind is Kind.BINFMT:
                 self.run(["update-binfmts", "--disable", record.name])
+        if record.kind is Kind.MOUNT and record.name.startswith("/run/systemd/nspawn/"):
+            with contextlib.suppress(OSError):
+                Path(record.name).rmdir()
         self.strike(record)
 
     def _unmount(self, path: str) -> None:

@@ -124,6 +124,11 @@ class Host:
         return self.directory / "console.log"
 
     @property
+    def leftovers(self) -> tuple[Path, ...]:
+        """What systemd-nspawn (257 and later: a mount as well) leaves of a host whose power was cut, and then refuses to start over."""
+        return tuple(Path("/run/systemd/nspawn", kind, self.unique) for kind in ("unix-export", "propagate"))
+
+    @property
     def namespace(self) -> Path:
         return Path("/run/netns") / self.unique
 

@@ -199,6 +199,8 @@ class LabHost:
         self._mount(self._chosen_base(base))
         keys = hand_over(Root(self.host.root), self.host, self.machine.run)
         self._remember(keys)
+        for path in self.host.leftovers:
+            self.machine.note(Record(Kind.MOUNT, str(path), self.host.name))
         self._make_groups(machine.cgroups)
         self.machine.note(Record(Kind.NAMESPACE, self.host.unique, self.host.name))
         self.machine.note(Record(Kind.LINK, self.host.interface, self.host.name))
@@ -231,9 +233,10 @@ class LabHost:
         return base
 
     def _power_off_remains(self) -> None:
-        """What a supervisor that was killed has left: processes, if any, and the groups they were in."""
+        """What a host whose power was cut has left: processes, if any, the groups they were in, and what nspawn forgot."""
+        leftovers = [str(path) for path in self.host.leftovers]
         for record in self.machine.ledger().undoing(self.host.name):
-            if record.kind in (Kind.CGROUP, Kind.UNIT):
+            if record.kind in (Kind.CGROUP, Kind.UNIT) or record.name in leftovers:
                 self.machine.undo(record)
 
     def _make_groups(self, plan: lab_cgroups.Plan) -> None:
@@ -318,12 +321,12 @@ class LabHost:
             self.host.pid_file.unlink()
 
     def remove(self) -> None:
-        if self._supervisor() is not None:
-            self.stop()
+        self.stop() if self._supervisor() is not None else self.kill()
         for record in self.machine.ledger().undoing(self.host.name):
             self.machine.undo(record)
         self.machine.edit_lines(self.host.lab.known_hosts, lambda line: line.split(" ", 1)[0] != str(self.host.address), None)
-        shutil.rmtree(self.host.directory, ignore_errors=False) if self.host.directory.exists() else None
+        if self.host.directory.exists():
+            shutil.rmtree(self.host.directory)
 
 
 def read(path: str) -> str:
