@@ -101,7 +101,7 @@ def merge_sources(builtin: Mapping[str, str], sources: Sequence[LabelSource]) ->
     lines: list[str] = []
     for source in sources:
         # Saying again what is true anyway does no harm.
-        asked = {key: value for key, value in source.labels.items() if builtin.get(key) != value}
+        asked = {key: value for key, value in source.labels.items() if key not in builtin or builtin[key] != value}
         lines.extend(f"{source.name}: label {problem}" for problem in node_label_problems(asked))
         merged.update(asked)
     if lines:
