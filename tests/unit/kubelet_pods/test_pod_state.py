@@ -96,7 +96,7 @@ def test_an_unsupported_field_keeps_the_pod_pending_and_starts_nothing() -> None
 
 
 def test_init_containers_run_one_after_the_other_before_the_rest() -> None:
-    spec = {"initContainers": [container("one"), container("two")], "restartPolicy": "Never"}
+    spec: dict[str, Any] = {"initContainers": [container("one"), container("two")], "restartPolicy": "Never"}
     assert only(decide(sit({}, **spec), START)).container == "one"
     assert decide(sit({"one": RUNNING}, **spec), START).actions == ()
     assert only(decide(sit({"one": ended(0, 0, START)}, **spec), START)).container == "two"
@@ -122,7 +122,7 @@ def test_a_deaf_guest_and_a_forced_deletion_are_killed_at_once() -> None:
 
 
 def test_a_deadline_stops_the_pod_and_makes_it_failed_once_it_has_stopped() -> None:
-    spec = {"activeDeadlineSeconds": 60, "restartPolicy": "Never"}
+    spec: dict[str, Any] = {"activeDeadlineSeconds": 60, "restartPolicy": "Never"}
     assert decide(sit({"main": RUNNING}, **spec), START + 59).wake_at == START + 60
     overdue = decide(sit({"main": RUNNING}, **spec), START + 60)
     assert (only(overdue).do, overdue.phase) == (Do.ASK, "Running")
@@ -146,7 +146,8 @@ def test_a_machine_that_a_reboot_wiped_out_counts_as_lost_and_is_restarted_with_
         pod(), decide(sit({"main": replace(RUNNING, number=3)}), START), {}, START, started_at=START, host_ip="", pod_ip=""
     )
     runs = from_status(said, START + 100)
-    assert runs["main"].exit and runs["main"].exit.reason == "ContainerStatusUnknown"
+    assert runs["main"].exit
+    assert runs["main"].exit.reason == "ContainerStatusUnknown"
     assert only(decide(sit(runs), START + 100)).attempt == 4
 
 
