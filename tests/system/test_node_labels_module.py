@@ -42,17 +42,20 @@ def agent(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def run(cluster: LocalCluster, nodes: dict[str, Any], *flags: str, **options: Any) -> dict[str, Any]:
     """One run; the module's result, with "failed" when it failed."""
+    configuration = cluster.directory / "ansible.cfg"
+    configuration.write_text("[defaults]\n")
     environment = {
         **os.environ,
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",
+        "ANSIBLE_CONFIG": str(configuration),
         "ANSIBLE_LOCALHOST_WARNING": "false",
     }
     arguments = {"kubeconfig": str(cluster.kubeconfig), "nodes": nodes, **options}
     program = Path(sys.executable).with_name("ansible")
-    argv = [str(program), "localhost", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
+    argv = [str(program), "localhost", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
     argv += ["-m", "unifleet.hybrid.node_labels", "-a", json.dumps(arguments), *flags]
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert "=> {" in done.stdout, done.stdout + done.stderr
     start = done.stdout.index("=> {") + 3
     result: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[start:])[0]
     result["failed"] = done.returncode != 0
