@@ -27,6 +27,9 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import L
 Runner = Callable[..., Any]
 """AnsibleModule.run_command: (words, data=..., check_rc=...) -> (status, output, errors)."""
 
+NAMESPACES = "/run/netns"
+"""A mount that the first `ip netns add` of a machine makes; others may have put namespaces of their own there since."""
+
 PACKAGES = {
     "depmod": "kmod",
     "ip": "iproute2",
@@ -162,7 +165,7 @@ class Machine:
                 self.run(["ip", "netns", "del", record.name])
             elif record.kind is Kind.LINK:
                 self.run(["ip", "link", "del", record.name])
-            elif record.kind is Kind.MOUNT:
+            elif record.kind is Kind.MOUNT and not (record.name == NAMESPACES and any(Path(NAMESPACES).iterdir())):
                 self._unmount(record.name)
             elif record.kind is Kind.TABLE:
                 self.run(["nft", "delete", "table", "ip", record.name])
@@ -170,7 +173,7 @@ class Machine:
                 Path(record.name).write_text(record.was, encoding="ascii")
             elif record.kind is Kind.BINFMT:
                 self.run(["update-binfmts", "--disable", record.name])
-        if record.kind is Kind.MOUNT and record.name.startswith("/run/systemd/nspawn/"):
+        if record.kind is Kind.MOUNT and record.name.startswith("/run/"):
             with contextlib.suppress(OSError):
                 Path(record.name).rmdir()
         self.strike(record)
@@ -179,9 +182,9 @@ class Machine:
         """Unmount, waiting for the last processes of a killed host to let go."""
         for _attempt in range(50):
             status, _output, errors = self._runner(["umount", "--recursive", path])
-            if status == 0 or path not in mount_points():
+            if path not in mount_points():
                 return
-            time.sleep(0.1)
+            time.sleep(0.1 if status else 0)
         raise UnifleetError(f"cannot unmount {path}: {errors.strip()}", "see who uses it: fuser -vm " + path)
 
     def remove_state(self) -> None:

@@ -108,6 +108,8 @@ class Network:
         foreign = sorted(set(architectures) - self._native())
         for architecture in foreign:
             self._emulate(architecture)
+        if not self.module.check_mode and lab_machine.NAMESPACES not in lab_machine.mount_points():
+            self.machine.note(Record(Kind.MOUNT, lab_machine.NAMESPACES))
         lab = self.lab
         self._make(
             Record(Kind.LINK, lab.bridge),

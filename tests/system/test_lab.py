@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,22 +23,31 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 NAME = "trial"
 GROUP = "/sys/fs/cgroup"
+DISK = "/var/lib/containerd"
+"""In a lab host, a directory that is not an overlay, so that another lab can stand on it."""
+
+LEFT = (
+    "ls /sys/class/net /run/netns; nft list tables; ls /sys/fs/cgroup/system.slice | grep inner; "
+    "awk '{print $5}' /proc/self/mountinfo; cat /proc/sys/net/ipv4/ip_forward; true"
+)
+"""Shell: what a lab could leave behind."""
 
 
 class Trial:
     """A lab of one small host, in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = NAME, network: str = "10.78.7", **more: str) -> None:
         self.directory = directory / ".lab"
         self.inventory = directory / "hosts.yml"
         settings = {
             **_settings(),
-            "lab_host_name": NAME,
+            "lab_host_name": name,
             "lab_host_directory": str(self.directory),
-            "lab_host_network": "10.78.7.0/24",
+            "lab_host_network": f"{network}.0/24",
+            **more,
         }
         self.inventory.write_text(
-            json.dumps({"all": {"vars": settings, "hosts": {"one": {"ansible_host": "10.78.7.11"}}}}), encoding="utf-8"
+            json.dumps({"all": {"vars": settings, "hosts": {"one": {"ansible_host": f"{network}.11"}}}}), encoding="utf-8"
         )
 
     def command(self, program: str, *words: str) -> list[str]:
@@ -190,8 +200,7 @@ def test_ansible_may_be_killed_at_any_point_of_a_start(trial: Trial) -> None:
 @pytest.mark.parametrize("kind", ["link", "mount", "cgroup", "namespace"])
 def test_a_start_that_was_killed_half_way_is_taken_away_whole(tmp_path: Path, kind: str) -> None:
     was = machine()
-    lab = Trial(tmp_path)
-    lab.inventory.write_text(lab.inventory.read_text().replace(NAME, f"{NAME}2").replace("10.78.7.", "10.78.8."), encoding="utf-8")
+    lab = Trial(tmp_path, f"{NAME}2", "10.78.8")
     ledger = lab.directory / "state.json"
     with subprocess.Popen(
         lab.command("ansible-playbook", "playbooks/lab_up.yml"),
@@ -207,6 +216,51 @@ def test_a_start_that_was_killed_half_way_is_taken_away_whole(tmp_path: Path, ki
     lab.down()
     assert machine() == was
     assert not lab.directory.exists()
+
+
+def test_on_a_machine_with_systemd_a_host_is_a_service_with_controllers_of_its_own(tmp_path: Path) -> None:
+    """The machine is itself a lab host: Debian 13 with systemd as process 1, control groups of version 2 and Debian's own Ansible."""
+    outer = Trial(tmp_path, f"{NAME}3", "10.78.9", lab_host_suite="trixie", lab_host_cgroups="v2")
+    collection = f"{DISK}/ansible_collections/unifleet/hybrid"
+    settings = {
+        "lab_host_name": "inner",
+        "lab_host_directory": f"{DISK}/lab",
+        "lab_host_cache": f"{DISK}/bases",
+        "lab_host_suite": "trixie",
+    }
+    inventory = {"all": {"vars": settings, "hosts": {"two": {"ansible_host": "10.77.0.11"}}}}
+    play = f"cd {collection} && ANSIBLE_COLLECTIONS_PATH={DISK} ansible-playbook -i {DISK}/hosts.json"
+    inner = f"ssh -n -i {DISK}/lab/ssh/id_ed25519 -o UserKnownHostsFile={DISK}/lab/ssh/known_hosts root@10.77.0.11"
+    was = machine()
+    try:
+        outer.up()
+        disk = outer.directory / "hosts/one/data/containerd"
+        shutil.copytree(REPOSITORY / "plugins", disk / "ansible_collections/unifleet/hybrid/plugins")
+        shutil.copytree(REPOSITORY / "roles/lab_host", disk / "ansible_collections/unifleet/hybrid/roles/lab_host")
+        shutil.copytree(REPOSITORY / "playbooks", disk / "ansible_collections/unifleet/hybrid/playbooks")
+        (disk / "hosts.json").write_text(json.dumps(inventory), encoding="utf-8")
+        base = Path((outer.directory / "hosts/one/base").read_text(encoding="utf-8").strip()).parent
+        (disk / "bases").mkdir()
+        assert run(["cp", "-a", str(base), str(disk / "bases")]).returncode == 0
+        packages = "ansible-core systemd-container mmdebstrap nftables openssh-client"
+        outer.inside(f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {packages}")
+        before = outer.inside(LEFT)
+        assert "changed=4" in outer.inside(f"{play} playbooks/lab_up.yml")
+        assert outer.inside(f"systemctl is-active inner-two; {inner} systemctl is-system-running").split() == ["active", "running"]
+        assert "changed=0" in outer.inside(f"{play} playbooks/lab_up.yml")
+        assert "changed=1" in outer.inside(f"{play} playbooks/lab_up.yml -e lab_host_state=killed")
+        assert "changed=1" in outer.inside(f"{play} playbooks/lab_up.yml")
+        outer.inside(f"{play} playbooks/lab_down.yml")
+        assert outer.inside(LEFT) == before
+    finally:
+        outer.down()
+    assert machine() == was
+
+
+def test_an_inventory_that_cannot_be_read_takes_no_lab_down(trial: Trial, tmp_path: Path) -> None:
+    done = run([str(PROGRAMS / "ansible-playbook"), "-i", str(tmp_path / "missing.yml"), "--check", "playbooks/lab_down.yml"])
+    assert "changed=0" in done.stdout
+    assert "skipped=1" in done.stdout
 
 
 def test_without_root_one_sentence_says_so() -> None:
