@@ -73,7 +73,7 @@ def _cluster(hosts: list[HostEntry]) -> Iterator[str]:
     if not nodes:
         yield "groups workers and virtual_kubelets are empty; there would be no node"
     if not all(host.variables.get("control_plane_admin_kubeconfig") for host in hosts if set(host.groups) & set(GROUPS)):
-        yield "control_plane_admin_kubeconfig is not set for all hosts; it must be the path, on the controller, of an administrator's kubeconfig"
+        yield "control_plane_admin_kubeconfig is not set for all hosts; it must be the path, on the controller, of an admin's kubeconfig"
     yield from _doubles("the node name", ((host.node_name, host.name) for host in nodes))
     reachable = [host for host in hosts if host.variables.get("ansible_connection") != "local"]
     addressed = (
@@ -102,10 +102,10 @@ def _variables(host: HostEntry, specs: Mapping[str, Mapping[str, Any]]) -> Itera
         longer = tuple(f"{other}_" for other in specs if other.startswith(f"{role}_"))
         for name in host.variables:
             if name.startswith(f"{role}_") and name not in options and not (longer and name.startswith(longer)):
-                near = difflib.get_close_matches(name, options, n=1)
-                yield f"{name} is no variable of role {role}" + (
-                    f"; is {near[0]} meant?" if near else f"; there are {', '.join(sorted(options))}"
-                )
+                prefix = len(role) + 1
+                near = difflib.get_close_matches(name[prefix:], [option[prefix:] for option in options], n=1)
+                hint = f"is {role}_{near[0]} meant?" if near else f"there are {', '.join(sorted(options))}"
+                yield f"{name} is no variable of role {role}; {hint}"
 
 
 def _plain(option: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def _node(host: HostEntry) -> Iterator[str]:
     if trouble:
         yield f"node name {host.node_name!r} {trouble}"
     if "virtual_kubelets" in host.groups:
-        provider = host.variables.get("virtual_kubelet_provider", host.variables.get("provider"))
-        if provider not in PROVIDERS:
+        provider = host.variables.get("provider")
+        if "virtual_kubelet_provider" not in host.variables and provider not in PROVIDERS:
             said = "is not set" if provider is None else f"is {provider!r}"
             yield f"provider {said}; it must be one of {', '.join(PROVIDERS)}"
     try:

@@ -20,6 +20,14 @@ options:
     type: list
     elements: path
     default: []
+  authority_file:
+    description: Path of the host's copy of the cluster's certificate authority.
+    type: path
+  authority:
+    description:
+      - The PEM text of the cluster's certificate authority. A host whose O(authority_file) says something else has not joined this
+        cluster, whatever its certificates are.
+    type: str
   units:
     description: Names of systemd units.
     type: list
@@ -71,7 +79,7 @@ certificates:
   sample:
     /var/lib/unifleet/pki/client.pem: {exists: true, problem: "", not_after: 1826832000.0, days_left: 300.5, days_total: 365.0, valid: true}
 joined:
-  description: Whether all certificates asked for are there and valid now.
+  description: Whether all certificates asked for are there and valid now, and O(authority_file), if given, holds O(authority).
   returned: success
   type: bool
   sample: true
@@ -128,6 +136,16 @@ def certificate(path: Path, now: float) -> dict[str, Any]:
     }
 
 
+def same_authority(parameters: dict[str, Any]) -> bool:
+    """Whether the host has the cluster's certificate authority, as far as that was asked."""
+    if parameters["authority_file"] is None:
+        return True
+    try:
+        return Path(parameters["authority_file"]).read_text(encoding="utf-8").strip() == parameters["authority"].strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def unit_states(module: AnsibleModule, units: list[str]) -> dict[str, dict[str, str]]:
     """Unit -> active, sub and enabled state, in systemd's words."""
     if not units:
@@ -152,9 +170,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "certificates": {"type": "list", "elements": "path", "default": []},
+            "authority_file": {"type": "path"},
+            "authority": {"type": "str"},
             "units": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path", "default": "/usr/local/lib/unifleet"},
         },
+        required_together=[["authority_file", "authority"]],
         supports_check_mode=True,
     )
     now = time.time()
@@ -163,7 +184,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         certificates=certificates,
-        joined=all(entry["valid"] for entry in certificates.values()),
+        joined=all(entry["valid"] for entry in certificates.values()) and same_authority(module.params),
         units=unit_states(module, module.params["units"]),
         failed_units=failed_units(module),
         version=Installation(Path(module.params["directory"]), Path("/usr/local/bin")).current or "",
