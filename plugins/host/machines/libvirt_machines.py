@@ -107,6 +107,8 @@ class LibvirtMachines:
         kernel = spec.boot
         if not isinstance(kernel, Kernel):
             raise UnifleetError(f"{spec.title}: {self.kind} machines boot kernels, and this is a program", "use an image with a kernel")
+        if spec.mounts:
+            raise UnifleetError(f"{spec.title}: {self.kind} machines take no mounts yet", "pass small values in arguments or environment")
         for path in filter(None, (kernel.image, kernel.initrd)):
             if not path.is_file():
                 raise UnifleetError(f"{spec.title}: {path} is not there", "pull the image again")

@@ -28,7 +28,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.machines.process_root impo
 from ansible_collections.unifleet.hybrid.plugins.host.machines.process_unit import (
     ISOLATION,
     PREFIX,
-    SLICE,
     Isolation,
     Properties,
     controllers_of_process,
@@ -87,6 +86,8 @@ class ProcessMachines:
             for controller, what in limits
             if controller not in groups.controllers
         ]
+        if groups.version == 1 and "memory" in groups.controllers:
+            sentences.append("control groups version 1 do not tell why a process was killed: out of memory is Error, not OOMKilled")
         return (*sentences, *(f"this host cannot {item.loss} ({item.name})" for item in ISOLATION if item not in possible))
 
     def prepare(self, spec: MachineSpec) -> None:
@@ -163,7 +164,7 @@ class ProcessMachines:
             if seen["ActiveState"] != "inactive":
                 seen.update({name: self._bus.get(unit, "Service", name) for name in _SERVICE_PROPERTIES})
                 metadata = record["metadata"] if record else metadata_of_unit(self._bus.get(unit, "Service", "LogExtraFields"))
-                state = state_of_unit(key, metadata, record, seen, self._ran_out_of_memory(key))
+                state = state_of_unit(key, metadata, record, seen)
                 if leaves_children(seen):
                     self._end_children(unit)
                 return state
@@ -260,23 +261,7 @@ class ProcessMachines:
             isolation=self._possible_isolation(),
             console=dict(self.raw_console(key, Path(record["log_directory"]))),
             controllers=self._effective_groups().controllers,
-            after_failure=self._note_memory(key),
         )
-
-    def _note_memory(self, key: str) -> tuple[str, ...]:
-        """Control groups v1 tell nobody of an out-of-memory kill: keep the group's counter before systemd removes the group."""
-        groups = self._effective_groups()
-        if groups.version == 2 or "memory" not in groups.controllers:
-            return ()
-        group = f"{self._bus.manager('ControlGroup')}/{SLICE}/{unit_name(key)}"
-        return ("/bin/cp", f"/sys/fs/cgroup/memory{group}/memory.oom_control", str(self._directory / key / "oom"))
-
-    def _ran_out_of_memory(self, key: str) -> bool:
-        try:
-            words = (self._directory / key / "oom").read_text().split()
-        except OSError:
-            return False
-        return "oom_kill" in words[:-1] and words[words.index("oom_kill") + 1] != "0"
 
     def _possible_isolation(self) -> tuple[Isolation, ...]:
         """What this host can do of ISOLATION, found out by trial once a boot (and systemd version)."""

@@ -132,9 +132,8 @@ def properties(
     isolation: Iterable[Isolation],
     console: Mapping[str, Path],
     controllers: frozenset[str],
-    after_failure: tuple[str, ...] = (),
 ) -> Properties:
-    """The transient unit. mounts: with resolved targets. after_failure: a host command that runs when the process has failed."""
+    """The transient unit. mounts: with resolved targets."""
     env = dict(tuple(pair) for pair in record["env"])
     env.setdefault("PATH", DEFAULT_PATH)
     metadata = base64.urlsafe_b64encode(json.dumps(record["metadata"], sort_keys=True).encode())  # quoting is lost at a re-execution
@@ -154,7 +153,6 @@ def properties(
         ("Environment", ("as", [f"{name}={value}" for name, value in env.items()])),
         ("UnsetEnvironment", ("as", [name for name in _OWN_VARIABLES if name not in env])),
         ("RootDirectory", ("s", str(root))),
-        ("RootDirectoryStartOnly", ("b", True)),
         ("MountAPIVFS", ("b", True)),
         ("StandardInput", ("s", "null")),
         ("StandardOutputFileToAppend", ("s", str(console["stdout"]))),
@@ -169,8 +167,6 @@ def properties(
     made += [(item.name, (item.signature, item.value)) for item in isolation if item.name != "DynamicUser" or not user]
     if user:
         made += [("User", ("s", user)), ("Group", ("s", group))]
-    if after_failure:
-        made.append(("ExecStopPostEx", ("a(sasas)", [(after_failure[0], list(after_failure), ["ignore-failure", "privileged"])])))
     if "memory" in controllers and record["memory_bytes"]:
         made += [("MemoryMax", ("t", record["memory_bytes"])), ("MemorySwapMax", ("t", 0)), ("OOMPolicy", ("s", "kill"))]
     if "cpu" in controllers and record["cpu_millis"]:
@@ -180,9 +176,7 @@ def properties(
     return made
 
 
-def state_of_unit(
-    key: str, metadata: Mapping[str, str], record: Optional[Mapping[str, Any]], unit: Mapping[str, Any], out_of_memory: bool
-) -> MachineState:
+def state_of_unit(key: str, metadata: Mapping[str, str], record: Optional[Mapping[str, Any]], unit: Mapping[str, Any]) -> MachineState:
     """The machine that a loaded unit is.
 
     unit: ActiveState, SubState, Result, ExecMainCode, ExecMainStatus, ExecMainStartTimestamp, ExecMainExitTimestamp (microseconds).
@@ -201,7 +195,7 @@ def state_of_unit(
         )
     if code == _CODE_EXITED:
         end = Exit(status & 0xFF, "Error" if status else "Completed", ended)
-    elif unit["Result"] == "oom-kill" or (out_of_memory and status == signal.SIGKILL):
+    elif unit["Result"] == "oom-kill":
         end = Exit(128 + status, "OOMKilled", ended, "the process used more memory than its limit")
     else:
         end = Exit(128 + status, "Error", ended, f"ended by signal {_signal_name(status)}")

@@ -10,6 +10,7 @@ Interface: org.freedesktop.systemd1(5).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
 _TIMEOUT = 25.0
+_LOOK_SECONDS = 1.0
+_JOBS_KEPT = 1000
 _LOST = (RouterClosed, OSError, EOFError, FutureTimeout)
 
 Property = tuple[str, tuple[str, Any]]
@@ -50,32 +53,33 @@ def unit_of_path(path: str) -> str:
     return head + "".join(chr(int(part[:2], 16)) + part[2:] for part in rest)
 
 
+class _Watcher:
+    """Somebody who watches units: their object paths begin with head."""
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+        self.units: Queue[Optional[str]] = Queue()
+        self.stopped = threading.Event()
+
+
 class SystemdBus:
     """One connection to the system bus. Raises UnifleetError when systemd refuses or does not answer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._router: Any = None
+        self._watchers: list[_Watcher] = []
+        self._jobs: dict[str, str] = {}
+        self._job_ended = threading.Condition()
 
     def start_transient(self, unit: str, properties: Sequence[Property]) -> str:
         """Start a transient unit and wait for the job: "done", "failed", "canceled", ... Its process may have ended by then."""
-        router = self._connected()
-        jobs: Queue[Message] = Queue()
-        rule = MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemoved", path=_MANAGER.object_path)
-        with router.filter(rule, queue=jobs):
-            (job,) = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", list(properties), []))
-            waited = 0.0
-            while waited < _TIMEOUT:
-                try:
-                    _, path, _, result = jobs.get(timeout=1.0).body
-                except Empty:
-                    waited += 1.0
-                    if not self._exists(job):
-                        return "unknown"
-                    continue
-                if path == job:
-                    return str(result)
-        return "timeout"
+        (job,) = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", list(properties), []))
+        deadline = time.monotonic() + _TIMEOUT
+        with self._job_ended:
+            while job not in self._jobs and time.monotonic() < deadline:
+                self._job_ended.wait(deadline - time.monotonic())
+            return self._jobs.pop(job, "timeout")
 
     def call(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         """A method of the manager."""
@@ -114,13 +118,18 @@ class SystemdBus:
     @contextmanager
     def watch(self, prefix: str, changed: Callable[[Optional[str]], None]) -> Iterator[None]:
         """While entered, call changed(unit) when a unit with this prefix changed, and changed(None) when anything may have."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(prefix, changed, stop), name="systemd-watch", daemon=True)
+        watcher = _Watcher(unit_path(prefix))
+        thread = threading.Thread(target=self._watch, args=(watcher, changed), name="systemd-watch", daemon=True)
+        with self._lock:
+            self._watchers.append(watcher)
         thread.start()
         try:
             yield
         finally:
-            stop.set()
+            with self._lock:
+                self._watchers.remove(watcher)
+            watcher.stopped.set()
+            watcher.units.put(None)
             thread.join(5)
 
     def close(self) -> None:
@@ -133,54 +142,69 @@ class SystemdBus:
             with suppress(OSError):
                 router.conn.close()
 
-    def _watch(self, prefix: str, changed: Callable[[Optional[str]], None], stop: threading.Event) -> None:
-        """Subscribe, and subscribe again whenever the bus or the connection was lost."""
-        head = unit_path(prefix)
-        rule = MatchRule(type="signal", interface="org.freedesktop.DBus.Properties", member="PropertiesChanged")
-        rule.add_arg_condition(0, "org.freedesktop.systemd1.Unit")
-        removed = MatchRule(type="signal", interface=_MANAGER.interface, member="UnitRemoved", path=_MANAGER.object_path)
-        while not stop.is_set():
-            try:
-                router = self._connected()
-                signals: Queue[Message] = Queue()
-                with router.filter(rule, queue=signals), router.filter(removed, queue=signals):
-                    bus = Proxy(message_bus, router, timeout=_TIMEOUT)
-                    bus.AddMatch(rule)
-                    bus.AddMatch(removed)
-                    changed(None)
-                    while not stop.is_set() and router is self._router and router._rcv_thread.is_alive():
-                        with suppress(Empty):
-                            message = signals.get(timeout=1.0)
-                            fields = message.header.fields
-                            gone = fields.get(HeaderFields.member) == "UnitRemoved"
-                            path = message.body[1] if gone else fields.get(HeaderFields.path)
-                            if isinstance(path, str) and path.startswith(head):
-                                changed(unit_of_path(path))
-            except (UnifleetError, DBusErrorResponse, *_LOST):
-                stop.wait(1.0)
+    def _watch(self, watcher: _Watcher, changed: Callable[[Optional[str]], None]) -> None:
+        """Hand on what the dispatcher found, and connect again whenever the connection was lost."""
+        while not watcher.stopped.is_set():
+            with suppress(UnifleetError):
+                self._connected()
+            with suppress(Empty):
+                unit = watcher.units.get(timeout=_LOOK_SECONDS)
+                if not watcher.stopped.is_set():
+                    with suppress(UnifleetError):
+                        changed(unit)
 
-    def _exists(self, job: str) -> bool:
-        address = DBusAddress(job, _MANAGER.bus_name, "org.freedesktop.DBus.Properties")
-        try:
-            self._send(new_method_call(address, "Get", "ss", ("org.freedesktop.systemd1.Job", "State")))
-        except UnifleetError:
-            return False
-        return True
+    def _dispatch(self, router: Any, signals: Queue[Message]) -> None:
+        """Sort the signals of one connection, on a thread of its own, until the connection is lost."""
+        while router._rcv_thread.is_alive() or not signals.empty():
+            try:
+                message = signals.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                continue
+            fields = message.header.fields
+            member = fields.get(HeaderFields.member)
+            if member == "JobRemoved":
+                with self._job_ended:
+                    self._jobs[message.body[1]] = message.body[3]
+                    for old in list(self._jobs)[:-_JOBS_KEPT]:
+                        del self._jobs[old]
+                    self._job_ended.notify_all()
+                continue
+            path = message.body[1] if member == "UnitRemoved" else fields.get(HeaderFields.path)
+            with self._lock:
+                watchers = list(self._watchers)
+            for watcher in watchers:
+                if isinstance(path, str) and path.startswith(watcher.head):
+                    watcher.units.put(unit_of_path(path))
 
     def _connected(self) -> Any:
         with self._lock:
-            if self._router is None or not self._router._rcv_thread.is_alive():
-                try:
-                    self._router = DBusRouter(open_dbus_connection("SYSTEM"))
-                    Proxy(message_bus, self._router, timeout=_TIMEOUT).AddMatch(
-                        MatchRule(type="signal", interface=_MANAGER.interface, member="JobRemoved")
-                    )
-                    subscribe = new_method_call(_MANAGER, "Subscribe")
-                    unwrap_msg(self._router.send_and_get_reply(subscribe, timeout=_TIMEOUT))
-                except (DBusErrorResponse, *_LOST) as error:
-                    self._router = None
-                    raise UnifleetError(f"systemd does not answer on the system bus: {error}", "see systemctl status dbus") from error
+            if self._router is not None and self._router._rcv_thread.is_alive():
+                return self._router
+            try:
+                self._router = self._connect()
+            except (DBusErrorResponse, *_LOST) as error:
+                self._router = None
+                raise UnifleetError(f"systemd does not answer on the system bus: {error}", "see systemctl status dbus") from error
+            for watcher in self._watchers:
+                watcher.units.put(None)
             return self._router
+
+    def _connect(self) -> Any:
+        """Open a connection. All filters are set before anybody else can use it: jeepney's are not safe to change under way."""
+        router = DBusRouter(open_dbus_connection("SYSTEM"))
+        signals: Queue[Message] = Queue()
+        changes = MatchRule(type="signal", interface="org.freedesktop.DBus.Properties", member="PropertiesChanged")
+        changes.add_arg_condition(0, "org.freedesktop.systemd1.Unit")
+        rules = [changes]
+        for member in ("JobRemoved", "UnitRemoved"):
+            rules.append(MatchRule(type="signal", interface=_MANAGER.interface, member=member, path=_MANAGER.object_path))
+        bus = Proxy(message_bus, router, timeout=_TIMEOUT)
+        for rule in rules:
+            router.filter(rule, queue=signals)
+            bus.AddMatch(rule)
+        unwrap_msg(router.send_and_get_reply(new_method_call(_MANAGER, "Subscribe"), timeout=_TIMEOUT))
+        threading.Thread(target=self._dispatch, args=(router, signals), name="systemd-signals", daemon=True).start()
+        return router
 
     def _send(self, message: Message) -> tuple[Any, ...]:
         for attempt in (1, 2):
