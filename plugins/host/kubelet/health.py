@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import Health
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import Health, timestamp
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Capacity, Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
@@ -46,7 +46,7 @@ class ProviderHealth:
         """Ask once, or wait on for the question that is still open; never longer than the limit."""
         if self._question is None:
             self._question = self._put()
-            self._asked_at = time.monotonic()
+            self._asked_at = time.time()
         done, _open = await asyncio.wait({self._question}, timeout=self._limit)
         capacity = self.capacity
         if done:
@@ -54,8 +54,7 @@ class ProviderHealth:
             capacity = told or capacity
             self._question = None
         else:
-            waited = time.monotonic() - self._asked_at
-            answer = Health(f"the provider {self._machines.kind} has not answered since {round(waited, -1) or round(waited, 1):g} s")
+            answer = Health(f"the provider {self._machines.kind} has not answered since {timestamp(self._asked_at)}")
         if answer != self.health:
             log.log(logging.INFO if answer.good else logging.ERROR, "provider %s: %s", self._machines.kind, answer.message or "well")
         if (answer, capacity) != (self.health, self.capacity):

@@ -79,6 +79,7 @@ class NodeController:
         self._readings = readings or (lambda: take_readings(config.state_directory))
         self._node: Optional[Object] = None
         self._seen = False
+        self._untainted = False
         self._reported_at = 0.0
         self._wake = asyncio.Event()
         self.registered = asyncio.Event()
@@ -175,6 +176,7 @@ class NodeController:
         if self._node is None:
             await self._create()
         else:
+            self._look_at_taints(self._node)
             await self._write_metadata(self._node)
         if self._node is not None:
             await self._write_status(self._node)
@@ -199,6 +201,18 @@ class NodeController:
         self._reported_at = time.monotonic()
         log.info("registered node %s with labels %s", self._config.node_name, ", ".join(f"{k}={v}" for k, v in sorted(labels.items())))
         self._tell("Normal", "RegisteredNode", f"Node {self._config.node_name} registered itself")
+
+    def _look_at_taints(self, node: Object) -> None:
+        """Tell once of a Node that pods without a toleration land on: a node may not change its taints (NodeRestriction)."""
+        found = {(taint.get("key"), taint.get("effect")) for taint in (node.get("spec") or {}).get("taints") or ()}
+        missing = (PROVIDER_TAINT.key, PROVIDER_TAINT.effect) not in found
+        if missing and not self._untainted:
+            message = (
+                f"the taint {PROVIDER_TAINT} is missing, and a node may not add it to itself; ordinary pods will land here and not run"
+            )
+            log.warning("%s", message)
+            self._tell("Warning", "ProviderTaintMissing", message)
+        self._untainted = missing
 
     async def _write_metadata(self, node: Object) -> None:
         metadata = node["metadata"]

@@ -240,6 +240,7 @@ async def test_an_existing_node_is_adopted_with_what_others_put_on_it(scene: Sce
     assert "dropped" not in scene.api.labels()
     assert scene.api.labels()["foreign"] == "y"
     assert node["metadata"]["annotations"]["note"] == "mine"
+    assert [event[1] for event in scene.told] == ["ProviderTaintMissing"]
     assert "DiskIsPurple" in [entry["type"] for entry in node["status"]["conditions"]]
 
 
