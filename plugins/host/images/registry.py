@@ -79,7 +79,7 @@ class Registry:
             try:
                 return self._skopeo(arguments, reference, work)
             except ImageError as error:
-                failure = failure or error
+                failure = error if failure is None or _refused(failure) else failure
             finally:
                 (work / "auth.json").unlink(missing_ok=True)
         raise failure or ImageError(PULL_FAILED, f"image {reference} was not pulled")
@@ -112,6 +112,11 @@ class Registry:
         if process.returncode:
             raise _failure(reference, err.decode("utf-8", "replace"))
         return out
+
+
+def _refused(error: ImageError) -> bool:
+    """Whether it was the login: another login's failure then tells more."""
+    return "unauthorized" in error.message or "denied" in error.message
 
 
 def _docker(reference: ImageReference) -> str:
