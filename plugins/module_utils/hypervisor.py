@@ -87,3 +87,57 @@ def _text(path: Path) -> str:
         return path.read_bytes().replace(b"\0", b"").decode("utf-8", "replace").strip()
     except OSError:
         return ""
+
+
+def xen_role(root: Path = _HOST) -> str:
+    """The host's place under Xen: dom0 (it may make machines), domU, or "" without Xen."""
+    if _text(root / "sys/hypervisor/type") != "xen":
+        return ""
+    return "dom0" if "control_d" in _text(root / "proc/xen/capabilities") else "domU"
+
+
+def libvirt_uris(root: Path = _HOST) -> list[str]:
+    """The libvirt URIs whose daemon or socket is there: the one daemon for all, or the modular ones."""
+    sockets = root / "run/libvirt"
+    monolithic = (sockets / "libvirt-sock").exists()
+    uris = []
+    if (monolithic and _qemu(root)) or (sockets / "virtqemud-sock").exists():
+        uris.append("qemu:///system")
+    if (monolithic and xen_role(root) == "dom0") or (sockets / "virtxend-sock").exists():
+        uris.append("xen:///system")
+    return uris
+
+
+def describe(machine: str, root: Path = _HOST) -> dict[str, object]:
+    """All of it, as hypervisor_facts returns it. machine: what uname says."""
+    architecture, variant = oci_architecture(machine)
+    groups = control_groups(root)
+    return {
+        "architecture": architecture,
+        "variant": variant,
+        "board": board_model(root) or "",
+        "kvm": _opens(root / "dev/kvm"),
+        "xen": xen_role(root),
+        "tcg": _qemu(root, machine),
+        "libvirt_uris": libvirt_uris(root),
+        "cgroup_version": groups.version,
+        "cgroup_controllers": sorted(groups.controllers),
+        "memory_bytes": memory_bytes(root),
+    }
+
+
+def _qemu(root: Path, machine: str = "") -> str:
+    names = [f"qemu-system-{machine}"] if machine else ["qemu-system-x86_64", "qemu-system-aarch64"]
+    for directory in ("usr/bin", "usr/local/bin"):
+        for name in names:
+            if os.access(root / directory / name, os.X_OK):
+                return f"/{directory}/{name}"
+    return ""
+
+
+def _opens(path: Path) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
