@@ -162,13 +162,14 @@ def assemble(config: Config, labels: Callable[[str], NodeLabels], facts: HostFac
     machines = open_provider(config)
     for sentence in machines.limitations():
         log.warning("%s", sentence)
+    accelerator = getattr(machines, "accelerator", None)
     return Agent(
         config=config,
         facts=facts,
         machines=machines,
         images=open_images(config, facts.architecture),
         pod_settings=settings,
-        labels=labels(str(getattr(machines, "accelerator", "") or "")),
+        labels=labels(str(getattr(accelerator, "kind", ""))),
         notifier=notifier,
     )
 
