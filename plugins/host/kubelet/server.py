@@ -86,6 +86,7 @@ class KubeletServer:
         self.healthy = healthy
         self.context: Optional[ssl.SSLContext] = None
         self._runner: Optional[web.AppRunner] = None
+        self._readers: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Listen. Raises UnifleetError when the address or the certificate cannot be used."""
@@ -101,7 +102,7 @@ class KubeletServer:
             app.router.add_route("*", f"/{name}/{{rest:.*}}", self._later)
         try:
             self.context = server_context(self.certificate(), self.client_ca)
-            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            self._runner = web.AppRunner(app, access_log=None)
             await self._runner.setup()
             site = web.TCPSite(self._runner, self.address or None, self.port, ssl_context=self.context)
             await site.start()
@@ -121,7 +122,9 @@ class KubeletServer:
             await self.stop()
 
     async def stop(self) -> None:
-        """Close every connection."""
+        """Close every connection; who follows a log is cut off, not waited for."""
+        for task in self._readers:
+            task.cancel()
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
@@ -192,6 +195,10 @@ class KubeletServer:
 
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
+        reader = asyncio.current_task()
+        if reader:
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
         try:
             async for piece in LogReader(path, options, over).stream():
                 await response.write(piece)
