@@ -119,7 +119,7 @@ class AgentProcess:
         return get_node(self.cluster, self.name)
 
     def ready(self) -> bool:
-        return condition(self.node(), "Ready")["status"] == "True"
+        return bool(condition(self.node(), "Ready")["status"] == "True")
 
 
 def get_node(cluster: LocalCluster, name: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Server:
         answer = self.lists.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return list(answer[0]), str(answer[1])
 
     async def stream(self, path: str, params: Mapping[str, str], silence: float) -> AsyncIterator[bytes]:
         self.asked.append(f"watch {params['resourceVersion']}")
