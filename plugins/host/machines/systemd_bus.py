@@ -26,7 +26,9 @@ from jeepney.wrappers import unwrap_msg
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
-_TIMEOUT = 25.0
+_TIMEOUT = 60.0
+_JOB_TIMEOUT = 120.0
+"""What a kubelet allows a runtime for a request; an emulated host under load needs most of a minute for twenty starts at once."""
 _LOOK_SECONDS = 1.0
 _JOBS_KEPT = 1000
 _LOST = (RouterClosed, OSError, EOFError, FutureTimeout)
@@ -75,7 +77,7 @@ class SystemdBus:
     def start_transient(self, unit: str, properties: Sequence[Property]) -> str:
         """Start a transient unit and wait for the job: "done", "failed", "canceled", ... Its process may have ended by then."""
         (job,) = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", list(properties), []))
-        deadline = time.monotonic() + _TIMEOUT
+        deadline = time.monotonic() + _JOB_TIMEOUT
         with self._job_ended:
             while job not in self._jobs and time.monotonic() < deadline:
                 self._job_ended.wait(deadline - time.monotonic())
