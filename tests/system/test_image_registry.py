@@ -1,0 +1,206 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images through a real registry (Debian's docker-registry on loopback) and real skopeo: the module pushes, the store pulls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.unifleet.hybrid.plugins.host.images.contract import ImageError, RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class LoopbackRegistry:
+    """A running docker-registry: its address, and where it keeps what it has."""
+
+    address: str
+    storage: Path
+
+    def blob(self, digest: str) -> Path:
+        value = digest.partition(":")[2]
+        return self.storage / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LoopbackRegistry]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    storage = tmp_path / "registry"
+    configuration = tmp_path / "registry.yml"
+    configuration.write_text(
+        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: true}}}}\n"
+    )
+    with subprocess.Popen(
+        ["docker-registry", "serve", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            until = time.monotonic() + 20
+            while True:
+                with socket.socket() as attempt:
+                    if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert time.monotonic() < until, "docker-registry does not listen"
+                time.sleep(0.05)
+            yield LoopbackRegistry(f"127.0.0.1:{port}", storage)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def build() -> Path:
+    subprocess.run(["make", "-s", "-C", str(ROOT / "guest")], check=True)
+    return ROOT / "guest" / "build"
+
+
+def module(registry: LoopbackRegistry, build: Path, *flags: str, **changes: Any) -> dict[str, Any]:
+    """Run unikernel_image as Ansible does; its result."""
+    arguments: dict[str, Any] = {
+        "name": f"{registry.address}/humidity-daemon:1",
+        "validate_certs": False,
+        "kernels": {
+            target: str(build / f"sensor-{target.replace('/', '-')}") for target in ("kvm/amd64", "process/amd64", "process/arm64")
+        },
+        "fixed_args": ["--sensor", "humidity"],
+        "memory": "8Mi",
+        **changes,
+    }
+    command = ["ansible", "-i", "localhost,", "-c", "local", "localhost", "-m", "unifleet.hybrid.unikernel_image"]
+    command += ["-e", "ansible_python_interpreter={{ ansible_playbook_python }}", "-a", json.dumps(arguments), *flags]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**environment, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "0"})
+    start = done.stdout.find("=> {")
+    assert start >= 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[start + 3 :])[0]
+    result["printed"] = done.stdout
+    return result
+
+
+def store(directory: Path, registry: LoopbackRegistry, architecture: str = "amd64") -> ImageStore:
+    return ImageStore(directory / f"store-{architecture}", registry.address, (registry.address,), architecture)
+
+
+def test_what_is_pushed_once_is_pulled_everywhere_and_runs(registry: LoopbackRegistry, build: Path, tmp_path: Path) -> None:
+    planned = module(registry, build, "--check")
+    assert planned["changed"]
+    assert not registry.storage.joinpath("docker/registry/v2/repositories/humidity-daemon").exists()
+    pushed = module(registry, build)
+    assert pushed["changed"]
+    assert pushed["digest"] == planned["digest"]
+    again = module(registry, build)
+    assert (again["changed"], again["digest"]) == (False, pushed["digest"])
+    for architecture, emulator in (("amd64", []), ("arm64", ["qemu-aarch64-static"])):
+        images = store(tmp_path, registry, architecture)
+        began = time.monotonic()
+        image = images.pull("humidity-daemon:1", "Always")
+        cold = time.monotonic() - began
+        began = time.monotonic()
+        assert images.pull("humidity-daemon:1", "Always") == image
+        print(f"{architecture}: pulled in {cold * 1000:.0f} ms, looked up again in {(time.monotonic() - began) * 1000:.0f} ms")
+        program = images.resolve(image, "process", architecture).kernel
+        done = subprocess.run([*emulator, str(program), *image.entrypoint[1:], "--count", "1"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("sensor=humidity value=")
+        assert store(tmp_path, registry, architecture).pull(pushed["reference"]).digest == image.digest
+    kernel = images.resolve(store(tmp_path, registry).pull("humidity-daemon:1"), "kvm", "amd64").kernel
+    assert kernel.read_bytes() == (build / "sensor-kvm-amd64").read_bytes()
+
+
+def test_stock_tools_see_an_ordinary_image_for_each_architecture(registry: LoopbackRegistry, build: Path) -> None:
+    module(registry, build)
+    for architecture in ("amd64", "arm64"):
+        command = ["skopeo", "inspect", "--tls-verify=false", "--override-arch", architecture, "--config"]
+        done = subprocess.run([*command, f"docker://{registry.address}/humidity-daemon:1"], capture_output=True, check=True)
+        config = json.loads(done.stdout)
+        assert config["architecture"] == architecture
+        assert config["config"]["Entrypoint"] == [f"/bin/process-{architecture}", "--sensor", "humidity"]
+
+
+def test_a_changed_image_moves_the_tag_and_the_diff_shows_both(registry: LoopbackRegistry, build: Path, tmp_path: Path) -> None:
+    first = module(registry, build)
+    images = store(tmp_path, registry)
+    old = images.pull("humidity-daemon:1")
+    second = module(registry, build, "--diff", env={"SENSOR_PERIOD": "2"})
+    assert second["changed"]
+    assert second["digest"] != first["digest"]
+    assert "--- before" in second["printed"]
+    assert "SENSOR_PERIOD=2" in second["printed"]
+    assert images.pull("humidity-daemon:1", "IfNotPresent") == old
+    assert images.pull("humidity-daemon:1", "Always").env == (("SENSOR_PERIOD", "2"),)
+
+
+def test_absent_removes_the_image_and_is_content_when_it_is_gone(registry: LoopbackRegistry, build: Path, tmp_path: Path) -> None:
+    pushed = module(registry, build)
+    assert module(registry, build, state="absent")["digest"] == pushed["digest"]
+    assert module(registry, build, state="absent")["changed"] is False
+    with pytest.raises(ImageError, match="manifest unknown"):
+        store(tmp_path, registry).pull("humidity-daemon:1")
+
+
+@pytest.mark.parametrize("which", ["layer", "config", "manifest", "index"])
+def test_flipped_bytes_on_the_registrys_disk_are_never_run(registry: LoopbackRegistry, build: Path, tmp_path: Path, which: str) -> None:
+    pushed = module(registry, build)
+    index = json.loads(registry.blob(pushed["digest"]).read_bytes())
+    manifest = json.loads(registry.blob(index["manifests"][0]["digest"]).read_bytes())
+    digests = {
+        "index": pushed["digest"],
+        "manifest": index["manifests"][0]["digest"],
+        "config": manifest["config"]["digest"],
+        "layer": manifest["layers"][0]["digest"],
+    }
+    path = registry.blob(digests[which])
+    good = path.read_bytes()
+    path.write_bytes(good[:-20] + bytes([good[-20] ^ 1]) + good[-19:])
+    images = store(tmp_path, registry)
+    reference = f"humidity-daemon@{pushed['digest']}"
+    with pytest.raises(ImageError) as caught:
+        images.pull(reference)
+    print(caught.value)
+    assert caught.value.reason == "ErrImagePull"
+    assert list((tmp_path / "store-amd64/images").iterdir()) == []
+    assert list((tmp_path / "store-amd64/work").iterdir()) == []
+
+
+def test_a_registry_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    images = ImageStore(tmp_path, "127.0.0.1:1", ("127.0.0.1:1",))
+    with pytest.raises(ImageError, match="connection refused"):
+        images.pull("x", credentials=[RegistryCredentials("joe", "hidden")])
+
+
+def test_a_login_never_shows_in_arguments_or_files(tmp_path: Path) -> None:
+    spy = tmp_path / "spy"
+    spy.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\nls -l "$HOME"/auth.json >> {tmp_path}/said\nexit 1\n')
+    spy.chmod(0o755)
+    from ansible_collections.unifleet.hybrid.plugins.host.images.registry import Registry
+
+    images = ImageStore(tmp_path / "store", registry=Registry(program=str(spy)))
+    with pytest.raises(ImageError):
+        images.pull("r.example/x", credentials=[RegistryCredentials("joe", "hidden")])
+    said = (tmp_path / "said").read_text()
+    assert "hidden" not in said
+    assert "-rw-------" in said
+    assert list((tmp_path / "store/work").iterdir()) == []
+
+
+def test_without_skopeo_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shutil.which("skopeo")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ImageError, match="install the package skopeo"):
+        ImageStore(tmp_path / "store").pull("r.example/x")
