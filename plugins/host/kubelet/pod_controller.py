@@ -136,12 +136,13 @@ class PodController:
         for uid, worker in list(self.workers.items()):
             if uid not in listed and not worker.gone:
                 worker.remove(None)
+        machines = sum(len(found) for found in self.found.values())
         for raw in items:
             self._upsert(raw)
         if self.synced_at is None:
             self.synced_at = self.clock()
             self.strays.begin(self.synced_at)
-            LOG.info("%d pods, %d machines found", len(items), sum(len(machines) for machines in self.found.values()))
+            LOG.info("%d pods, %d machines found", len(items), machines)
 
     def _deleted(self, raw: Mapping[str, Any]) -> None:
         worker = self.workers.get(raw["metadata"]["uid"])
