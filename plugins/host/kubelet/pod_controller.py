@@ -26,7 +26,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import 
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Pod, parse_pod
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import FINAL_PHASES
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_worker import PodWorker, Shared
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import Consoles, ContainerRuntime, Images
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import Consoles, ContainerRuntime, Images, LogSweeper
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.strays import Strays
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.volumes import TokenVolumes
@@ -77,6 +77,7 @@ class PodController:
         self.pool: Optional[AddressPool] = None
         self.room: Optional[Room] = None
         self.synced_at: Optional[float] = None
+        self.log_sweeper = LogSweeper(settings.log_directory)
         self.strays = Strays(self.runtime, settings.hold_off, clock)
 
     async def run(self) -> None:
@@ -229,7 +230,9 @@ class PodController:
                 self._compare(states)
                 await self.strays.step(states, set(self.workers))
                 if self.strays.armed():
-                    self.volumes.sweep(set(self.workers) | {state.metadata["pod_uid"] for state in states})
+                    claimed = set(self.workers) | {state.metadata["pod_uid"] for state in states}
+                    self.volumes.sweep(claimed)
+                    await self.runtime.call(self.log_sweeper.sweep, claimed, self.clock())
             except (UnifleetError, OSError) as error:
                 LOG.warning("housekeeping: %s", error)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -500,7 +499,7 @@ class PodWorker:
     # -- ending ----------------------------------------------------------------------------------------------------------------
 
     async def _finish(self) -> None:
-        """Everything has stopped: the last status, then what is left here, then the API object."""
+        """Everything has stopped: the last status, then what is left here, then the API object. Logs go later, they may be being read."""
         if not self.gone:
             await self._write_status()
         runtime = self.shared.runtime
@@ -514,5 +513,3 @@ class PodWorker:
         self.shared.volumes.remove(self.pod.uid)
         if not self.gone:
             await self.shared.api.delete(self.pod.path, uid=self.pod.uid, grace_seconds=0)
-        logs = runtime.logs.pod(self.pod.namespace, self.pod.name, self.pod.uid)
-        await runtime.call(lambda: shutil.rmtree(logs, ignore_errors=True))

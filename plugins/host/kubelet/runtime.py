@@ -14,7 +14,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Protocol, TypeVar, Union
 
@@ -83,6 +83,27 @@ class LogPaths:
             number = path.name.lstrip(".").partition(".")[0]
             if number.isdigit() and int(number) < attempt - 1:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+@dataclass
+class LogSweeper:
+    """Removes the logs of pods that are no more, a while after they went, so that who follows one reads it to its end.
+
+    Only what this agent made is touched (a directory with raw consoles in it), should a kubelet keep its logs in the same place.
+    """
+
+    root: Path
+    delay: float = 10.0
+    unclaimed: dict[str, float] = field(default_factory=dict)
+
+    def sweep(self, claimed: set[str], now: float) -> None:
+        """claimed: UIDs of the pods that have a worker or a machine; now: seconds."""
+        names = {path.name for path in self.root.iterdir()} if self.root.is_dir() else set()
+        loose = {name for name in names if name.count("_") >= 2 and name.rpartition("_")[2] not in claimed}
+        self.unclaimed = {name: self.unclaimed.get(name, now) for name in loose}
+        for name, since in self.unclaimed.items():
+            if now >= since + self.delay and any((self.root / name).glob("*/*.raw")):
+                shutil.rmtree(self.root / name, ignore_errors=True)
 
 
 def words(container: Container, image: Image) -> tuple[str, ...]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from typing import Optional
 
@@ -62,9 +61,6 @@ class Strays:
             LOG.warning("removing machine %s of pod %s/%s, which is no more", state.key, said.get("namespace"), said.get("name"))
             await self.runtime.call(self.runtime.detach_log, state.key)
             await self.runtime.call(machines.remove, state.key)
-            folder = self.runtime.logs.pod(said.get("namespace", ""), said.get("name", ""), said["pod_uid"])
-            if folder.parent == self.runtime.logs.root:
-                await self.runtime.call(lambda: shutil.rmtree(folder, ignore_errors=True))
             self.asked.pop(state.key, None)
         elif state.key not in self.asked:
             LOG.warning("stopping machine %s of pod %s/%s, which is no more", state.key, said.get("namespace"), said.get("name"))

@@ -21,7 +21,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.admission import R
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder, Subject
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Ended, Run, from_machine, to_metadata
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_status import image_id
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import LogPaths
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import LogPaths, LogSweeper
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server_auth import (
     Reviewer,
     User,
@@ -217,6 +217,21 @@ def test_only_the_current_and_the_previous_attempts_logs_are_kept(tmp_path: Path
     paths.log(one, "main", 1).with_name(".1.log.offsets").write_text("")
     paths.forget_before(one, "main", 4)
     assert sorted(path.name for path in paths.log(one, "main", 3).parent.iterdir()) == ["3.log", "3.raw"]
+
+
+def test_logs_go_a_while_after_their_pod_and_a_kubelets_logs_never(tmp_path: Path) -> None:
+    paths, one = LogPaths(tmp_path), pod()
+    paths.raw(one, "main", 0).mkdir(parents=True)
+    kubelets = tmp_path / "ns_p_00000000-0000-4000-8000-000000000001" / "c"
+    kubelets.mkdir(parents=True)
+    sweeper = LogSweeper(tmp_path)
+    sweeper.sweep({one.uid}, 0.0)
+    sweeper.sweep(set(), 100.0)
+    sweeper.sweep(set(), 109.0)
+    assert paths.raw(one, "main", 0).exists()
+    sweeper.sweep(set(), 110.0)
+    assert not paths.raw(one, "main", 0).exists()
+    assert kubelets.exists()
 
 
 class EventApi:
