@@ -35,6 +35,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server_auth import
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import ServingCertificate, serving_identity
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings, pod_settings
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.simulated_images import SimulatedImages
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.stacks import stacks
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
@@ -141,6 +142,7 @@ class Agent:
         health.append(node)
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log.info("asked what is going on:\n%s", stacks()))
         works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), self._pods_when_registered(node, pods)]
         if config.kubeconfig is None:
             works.append(keep(client_certificate(config), api, lambda: node_identity(name), api.reload, needs_itself=True))
