@@ -17,7 +17,7 @@ from typing import Any, Optional
 from ansible.plugins.action import ActionBase
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Reads with slurp on the host, writes on the controller."""
 
     _supports_check_mode = True

@@ -62,8 +62,8 @@ def bootstrap_token(life: datetime.timedelta, now: datetime.datetime, purpose: s
     if not datetime.timedelta(minutes=1) <= life <= LONGEST_TOKEN_LIFE:
         raise UnifleetError(f"a bootstrap token must live between one minute and one hour, not {life}")
     alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
-    identifier = "".join(secrets.choice(alphabet) for _ in range(6))
-    secret = "".join(secrets.choice(alphabet) for _ in range(16))
+    identifier = "".join(secrets.choice(alphabet) for _number in range(6))
+    secret = "".join(secrets.choice(alphabet) for _number in range(16))
     data = {
         "token-id": identifier,
         "token-secret": secret,

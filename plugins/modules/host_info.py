@@ -141,9 +141,10 @@ def same_authority(parameters: dict[str, Any]) -> bool:
     if parameters["authority_file"] is None:
         return True
     try:
-        return Path(parameters["authority_file"]).read_text(encoding="utf-8").strip() == parameters["authority"].strip()
+        found = Path(parameters["authority_file"]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
+    return found.strip() == str(parameters["authority"]).strip()
 
 
 def unit_states(module: AnsibleModule, units: list[str]) -> dict[str, dict[str, str]]:

@@ -158,6 +158,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.validation import check_type_path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import oci_layout
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -250,7 +251,7 @@ def content_of(params: dict[str, Any]) -> oci_layout.ImageContent:
         folder = "bin" if target.startswith("process/") else "boot"
         path = f"/{folder}/{target.replace('/', '-')}"
         kernels[target] = path
-        sources.append((path, Path(file).expanduser(), True))
+        sources.append((path, Path(check_type_path(file)), True))
     document: dict[str, Any] = {"version": 1, "family": params["family"], "kernels": kernels, "network": params["network"]}
     if params["initrd"]:
         document["initrd"] = "/boot/initrd"
@@ -260,7 +261,7 @@ def content_of(params: dict[str, Any]) -> oci_layout.ImageContent:
             document[key] = params[key]
     profile = profile_from(document)
     for target, file in sorted(params["files"].items()):
-        source = Path(file).expanduser()
+        source = Path(check_type_path(file))
         sources.append((target, source, os.access(source, os.X_OK)))
     return oci_layout.ImageContent(
         profile=profile,

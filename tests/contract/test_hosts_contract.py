@@ -44,8 +44,8 @@ def exit_code(machines: Machines, key: str) -> int:
 def test_an_agent_killed_at_any_moment_leaves_nothing_lost_and_nothing_started_twice(bench: Bench, machines: Machines) -> None:
     machines.limitations()
     ready = bench.runs().ready
-    for _ in range(4):
-        specs = [bench.spec(bench.runs()) for _ in range(4)]
+    for _number in range(4):
+        specs = [bench.spec(bench.runs()) for _number in range(4)]
         file = bench.directory / "specs"
         file.write_bytes(pickle.dumps(specs))
         agent = subprocess.Popen([sys.executable, str(STUB), bench.kind, str(file)], stdout=subprocess.PIPE)

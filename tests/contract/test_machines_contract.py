@@ -239,7 +239,7 @@ def test_whoever_watches_is_told_of_start_and_end(bench: Bench, machines: Machin
 
 
 def test_twenty_machines_run_side_by_side(bench: Bench, machines: Machines, record_property: object) -> None:
-    specs = [bench.spec(bench.runs()) for _ in range(20)]
+    specs = [bench.spec(bench.runs()) for _number in range(20)]
 
     def bring_up(spec: object) -> None:
         machines.prepare(spec)  # type: ignore[arg-type]

@@ -224,7 +224,7 @@ class LocalCluster:
 
 def _free_ports(address: str, count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [stack.enter_context(socket.socket()) for _number in range(count)]
         for item in sockets:
             item.bind((address, 0))
         return [item.getsockname()[1] for item in sockets]

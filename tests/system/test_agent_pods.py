@@ -243,7 +243,7 @@ def test_a_forced_deletion_kills_the_machine(cluster: Cluster) -> None:
 
 def test_a_pod_that_is_made_again_under_the_same_name_at_once_is_another_one(cluster: Cluster) -> None:
     keys = set()
-    for _ in range(4):
+    for _number in range(4):
         cluster.apply("p", "talker")
         until(lambda: cluster.phase("p") == "Running")
         keys.add(cluster.pod("p")["metadata"]["uid"])

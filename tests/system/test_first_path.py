@@ -155,7 +155,7 @@ def test_a_killed_agent_loses_nothing_and_starts_nothing_twice(cluster: Cluster)
     pods = cluster.pods("app=humidity")
     old = {node: pod["status"]["containerStatuses"][0] for node, pod in pods.items()}
     for node in NODES:
-        for _ in range(2):
+        for _number in range(2):
             cluster.ssh(node, "systemctl kill --kill-who=main --signal=KILL virtual-kubelet.service")
             time.sleep(2)
     for node, pod in pods.items():

@@ -229,7 +229,7 @@ def test_a_program_reads_a_sensor_file_anew_each_time_and_goes_on_when_it_is_bad
         assert process.stdout is not None
 
         def next_with(text: str) -> None:
-            assert any(text in process.stdout.readline() for _ in range(100)), text  # type: ignore[union-attr]
+            assert any(text in process.stdout.readline() for _number in range(100)), text  # type: ignore[union-attr]
 
         next_with("value=43.2 ")
         for content, expected in [

@@ -44,10 +44,10 @@ def fitting(image: str, known: Mapping[str, RegistryCredentials]) -> tuple[Regis
     host, path = (first, rest) if explicit else (DOCKER_HUB, image)
     found = []
     for pattern, login in known.items():
-        pattern_host, _, pattern_path = pattern.partition("/")
+        pattern_host, _separator, pattern_path = pattern.partition("/")
         if _same_host(pattern_host, host) and path.startswith(pattern_path):
             found.append((len(pattern), login))
-    return tuple(login for _, login in sorted(found, key=lambda entry: -entry[0]))
+    return tuple(login for _length, login in sorted(found, key=lambda entry: -entry[0]))
 
 
 def _same_host(pattern: str, host: str) -> bool:
@@ -57,7 +57,7 @@ def _same_host(pattern: str, host: str) -> bool:
 
 def _pattern(server: str) -> str:
     bare = server.rsplit("://", maxsplit=1)[-1].rstrip("/")
-    host, _, path = bare.partition("/")
+    host, _separator, path = bare.partition("/")
     if host in {"index.docker.io", "registry-1.docker.io"}:
         host = DOCKER_HUB
     if path in {"v1", "v2"}:

@@ -89,7 +89,7 @@ def user_of_certificate(certificate: Optional[Mapping[str, Any]]) -> Optional[Us
 
 def bearer_token(header: str) -> str:
     """The token of an Authorization header, "" when it holds none."""
-    scheme, _, token = header.strip().partition(" ")
+    scheme, _separator, token = header.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 

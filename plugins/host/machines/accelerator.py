@@ -91,7 +91,7 @@ def _probe(wanted: str, kernel: Path, user: str) -> Accelerator:
 
 def _best(accelerator: str, cpu: str, kernel: Path, user: str) -> Optional[float]:
     times: list[float] = []
-    for _ in range(_ROUNDS):
+    for _number in range(_ROUNDS):
         seconds = _boot(accelerator, cpu, kernel, user)
         if seconds is None:
             return None

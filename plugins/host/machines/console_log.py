@@ -68,7 +68,7 @@ class ConsoleLog:
                 self.detach(key)
             attached = _Attached(CriLog(files, log_path, self._max_bytes, self._max_files))
             self._logs[key] = attached
-            for directory in {path.parent for _, path in files}:
+            for directory in {path.parent for _stream, path in files}:
                 directory.mkdir(parents=True, exist_ok=True)
                 wanted = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO
                 watch = _LIBC.inotify_add_watch(self._inotify, os.fsencode(directory), wanted) if self._inotify >= 0 else -1
@@ -134,7 +134,7 @@ class ConsoleLog:
         keys: set[str] = set()
         position = 0
         while position + _EVENT.size <= len(data):
-            watch, _, _, length = _EVENT.unpack_from(data, position)
+            watch, _mask, _cookie, length = _EVENT.unpack_from(data, position)
             keys |= set(self._logs) if watch < 0 else self._directories.get(watch, set())
             position += _EVENT.size + length
         return keys

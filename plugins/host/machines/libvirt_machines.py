@@ -40,6 +40,9 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import 
 
 _LOG = logging.getLogger(__name__)
 _KEEPALIVE_SECONDS, _KEEPALIVE_COUNT = 5, 3
+_SLOW_CALLS = 3
+"""Slow calls at once. libvirtd reads no further from a client with five requests under way (max_client_requests), its answers to
+keepalives included, and then drops the connection of twenty slow starts as dead; so some room stays for quick calls."""
 ExitParser = Callable[[bytes], Optional[int]]
 
 
@@ -79,6 +82,7 @@ class LibvirtMachines:
         self._own_parsers: dict[str, ExitParser] = {}
         self._lock = threading.Lock()
         self._recording = threading.Lock()
+        self._slow = threading.BoundedSemaphore(_SLOW_CALLS)
         self._ended_at: dict[str, float] = {}
         self._connection: Any = None
         self._events: Queue[Optional[str]] = Queue()
@@ -112,9 +116,9 @@ class LibvirtMachines:
         for path in filter(None, (kernel.image, kernel.initrd)):
             if not path.is_file():
                 raise UnifleetError(f"{spec.title}: {path} is not there", "pull the image again")
-        ((_, console),) = self.raw_console(spec.key, spec.log_directory)
+        ((_stream, console),) = self.raw_console(spec.key, spec.log_directory)
         xml = self._domain_xml(spec, kernel, console)
-        with _libvirt_errors(f"define the domain of {spec.title}"):
+        with self._slow, _libvirt_errors(f"define the domain of {spec.title}"):
             domain = self._find(spec.key)
             if domain is not None:
                 if self._record(domain) is None:
@@ -132,7 +136,7 @@ class LibvirtMachines:
 
     def start(self, key: str) -> None:
         """See the contract. A domain that QEMU refuses to start is a machine that stopped with StartError, not an error of this call."""
-        with _libvirt_errors(f"start domain {key}"):
+        with self._slow, _libvirt_errors(f"start domain {key}"):
             domain, record = self._known(key)
             state = self._state(domain, record)
             if state.phase is not Phase.CREATED:
@@ -163,7 +167,7 @@ class LibvirtMachines:
 
     def kill(self, key: str) -> None:
         """See the contract."""
-        with _libvirt_errors(f"destroy domain {key}"):
+        with self._slow, _libvirt_errors(f"destroy domain {key}"):
             domain = self._find(key)
             if domain is not None and self._record(domain) is not None and domain.isActive():
                 self._ended_at[key] = time.time()
@@ -172,7 +176,7 @@ class LibvirtMachines:
 
     def remove(self, key: str) -> None:
         """See the contract."""
-        with _libvirt_errors(f"remove domain {key}"):
+        with self._slow, _libvirt_errors(f"remove domain {key}"):
             domain = self._find(key)
             if domain is None or self._record(domain) is None:
                 return

@@ -103,7 +103,7 @@ class ProcessMachines:
                 )
             self.remove(spec.key)
         spec.log_directory.mkdir(parents=True, exist_ok=True)
-        for _, path in self.raw_console(spec.key, spec.log_directory):
+        for _stream, path in self.raw_console(spec.key, spec.log_directory):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             path.touch(mode=0o640)
@@ -174,7 +174,7 @@ class ProcessMachines:
 
     def list(self) -> Iterable[MachineState]:
         """See the contract."""
-        keys = {key for name, _, _ in self._bus.units(f"{PREFIX}*.service") if (key := key_of_unit(name))}
+        keys = {key for name, _active, _sub in self._bus.units(f"{PREFIX}*.service") if (key := key_of_unit(name))}
         keys |= {entry.name for entry in os.scandir(self._directory) if entry.is_dir()}
         states = (self.state(key) for key in sorted(keys) if _is_uuid(key))
         return [state for state in states if state is not None]
@@ -230,7 +230,7 @@ class ProcessMachines:
     def _wait_until_gone(self, unit: str) -> None:
         deadline = time.monotonic() + _GONE_SECONDS
         while time.monotonic() < deadline:
-            states = [active for name, active, _ in self._bus.units(unit) if name == unit]
+            states = [active for name, active, _sub in self._bus.units(unit) if name == unit]
             if not states or states == ["inactive"]:
                 return
             if states == ["failed"]:

@@ -143,12 +143,12 @@ def user_and_group(root: Path, user: str) -> tuple[str, str]:
 
     Names are looked up in the image's own /etc/passwd and /etc/group. Raises UnifleetError for a name that is not there.
     """
-    name, _, group = user.partition(":")
+    name, _separator, group = user.partition(":")
     if name in ("", "0", "root"):
         return "", ""
     number, own_group = (name, "") if name.isdigit() else _look_up(root, "/etc/passwd", name)
     if group and not group.isdigit():
-        group, _ = _look_up(root, "/etc/group", group)
+        group, _ids = _look_up(root, "/etc/group", group)
     return number, group or own_group or number
 
 

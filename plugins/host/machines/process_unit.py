@@ -221,8 +221,7 @@ def controllers_of_process(cgroup: str) -> frozenset[str]:
     """The version 1 controllers in which a unit's process has a group of its own; cgroup: its /proc/self/cgroup."""
     found: set[str] = set()
     for line in cgroup.splitlines():
-        _, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
+        names, _separator, path = line.partition(":")[2].partition(":")
         if path.rstrip("/").endswith(".service"):
             found.update(names.split(","))
     return frozenset(found)

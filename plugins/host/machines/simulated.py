@@ -179,7 +179,7 @@ class SimulatedMachines:
             old = self.host.machines.get(spec.key)
             if old is not None and old.state.phase is Phase.RUNNING:
                 raise UnifleetError(f"machine {spec.key} ({spec.title}) is running and cannot be prepared again", "stop it first")
-            for _, path in self.raw_console(spec.key, spec.log_directory):
+            for _stream, path in self.raw_console(spec.key, spec.log_directory):
                 path.write_bytes(b"")
             state = MachineState(spec.key, Phase.CREATED, dict(spec.metadata))
             self.host.machines[spec.key] = _Machine(spec, behaviour, state)
@@ -196,7 +196,7 @@ class SimulatedMachines:
                 raise UnifleetError(f"machine {key} is {machine.state.phase.value} and cannot be started", "prepare it first")
             machine.starts += 1
             machine.state = replace(machine.state, phase=Phase.RUNNING, started_at=self.host.now())
-        for (_, path), data in zip(self.raw_console(key, machine.spec.log_directory), (behaviour.output, behaviour.errors)):
+        for (_stream, path), data in zip(self.raw_console(key, machine.spec.log_directory), (behaviour.output, behaviour.errors)):
             with path.open("ab") as file:
                 file.write(data)
         if behaviour.start_error:

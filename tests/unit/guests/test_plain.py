@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import subprocess
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -48,8 +48,8 @@ class Decoder:
         status = self._word()
         if status != b"ok":
             return status.decode().removeprefix("error ")
-        environment = [self._word() for _ in range(int(self._word()))]
-        return environment, [self._word() for _ in range(int(self._word()))]
+        environment = [self._word() for _number in range(int(self._word()))]
+        return environment, [self._word() for _number in range(int(self._word()))]
 
     def close(self) -> None:
         self._process.kill()

@@ -240,7 +240,7 @@ def test_no_archive_of_any_shape_touches_anything_outside(layers: list[list[Entr
 @given(st.data())
 def test_no_damaged_bytes_do_more_than_one_clear_error(data: st.DataObject) -> None:
     layer = bytearray(tar(file("a", b"x" * 600), symlink("l", "../.."), hard_link("h", "a"), directory("d")))
-    for _ in range(data.draw(st.integers(1, 6))):
+    for _number in range(data.draw(st.integers(1, 6))):
         layer[data.draw(st.integers(0, len(layer) - 1))] = data.draw(st.integers(0, 255))
     with guarded_root() as root:
         try:

@@ -139,7 +139,7 @@ def test_a_kernel_is_readable_for_the_hypervisors_user_whatever_the_image_says(t
 def test_many_callers_at_once_cost_one_fetch(tmp_path: Path, registry: DirectoryRegistry) -> None:
     images = store(tmp_path, registry)
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(images.pull("humidity", "Always").root)) for _ in range(12)]
+    threads = [threading.Thread(target=lambda: found.append(images.pull("humidity", "Always").root)) for _number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -160,10 +160,10 @@ def _pull_in_process(directory: Path, results: multiprocessing.Queue[int]) -> No
 def test_many_processes_at_once_cost_one_fetch(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[int] = context.Queue()
-    processes = [context.Process(target=_pull_in_process, args=(tmp_path, results)) for _ in range(4)]
+    processes = [context.Process(target=_pull_in_process, args=(tmp_path, results)) for _number in range(4)]
     for process in processes:
         process.start()
-    assert sum(results.get(timeout=20) for _ in processes) == 1
+    assert sum(results.get(timeout=20) for _process in processes) == 1
     for process in processes:
         process.join()
 

@@ -181,7 +181,7 @@ async def test_a_reload_with_a_broken_certificate_keeps_the_old_connections(serv
 def test_a_bucket_lets_a_burst_through_and_then_spaces_the_rest() -> None:
     now = [0.0]
     bucket = TokenBucket(rate=10, burst=2, clock=lambda: now[0])
-    assert [bucket.reserve() for _ in range(4)] == [0.0, 0.0, pytest.approx(0.1), pytest.approx(0.2)]
+    assert [bucket.reserve() for _number in range(4)] == [0.0, 0.0, pytest.approx(0.1), pytest.approx(0.2)]
     now[0] = 10.0
     assert bucket.reserve() == 0.0
 

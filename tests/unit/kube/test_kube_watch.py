@@ -141,7 +141,7 @@ async def test_a_list_that_fails_is_tried_again_whatever_the_reason() -> None:
 
 
 async def test_a_stream_refused_again_and_again_leads_to_a_new_list() -> None:
-    refusals = [[ApiError("boom", 500, "InternalError")] for _ in range(6)]
+    refusals = [[ApiError("boom", 500, "InternalError")] for _number in range(6)]
     server = Server([([], "5"), ([], "6")], refusals)
     assert kinds(await collect(server, 2)) == ["SYNCED", "SYNCED"]
 
@@ -156,7 +156,7 @@ async def test_cancelling_ends_a_quiet_watch() -> None:
 
 def test_back_off_doubles_with_jitter_up_to_its_ceiling_and_starts_small_again() -> None:
     backoff = Backoff(base=1.0, ceiling=5.0, chance=lambda: 1.0)
-    assert [backoff.next_delay() for _ in range(4)] == [1.0, 2.0, 4.0, 5.0]
+    assert [backoff.next_delay() for _number in range(4)] == [1.0, 2.0, 4.0, 5.0]
     backoff.reset()
     assert backoff.next_delay() == 1.0
     low: Optional[float] = Backoff(base=1.0, chance=lambda: 0.0).next_delay()

@@ -121,7 +121,7 @@ class Rig:
 
 
 async def until(check: Callable[[], Any], seconds: float = 8.0) -> Any:
-    for _ in range(int(seconds / 0.01)):
+    for _number in range(int(seconds / 0.01)):
         answer = check()
         if answer:
             return answer

@@ -267,7 +267,7 @@ async def test_an_event_that_repeats_is_counted_and_one_that_expired_is_told_ane
     api = EventApi()
     recorder = EventRecorder(api, "n")
     subject = Subject("Pod", "p", "default", "u", "spec.containers{main}")
-    for _ in range(3):
+    for _number in range(3):
         recorder.emit(subject, "Warning", "BackOff", "again")
     await told(api, recorder)
     [event] = api.kept.values()

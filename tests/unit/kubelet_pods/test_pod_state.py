@@ -349,7 +349,7 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "pod"):
             return
         self.deleted = True
-        for _ in range(20):
+        for _number in range(20):
             self.step()
             if self.last and self.last.stopped and not self.begun:
                 break

@@ -61,7 +61,7 @@ def test_a_token_is_good_for_joining_alone() -> None:
 
 
 def test_no_two_tokens_are_alike() -> None:
-    assert len({objects.bootstrap_token(HALF_HOUR, NOW, "")[0] for _ in range(50)}) == 50
+    assert len({objects.bootstrap_token(HALF_HOUR, NOW, "")[0] for _number in range(50)}) == 50
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 61, 60 * 24 * 365])

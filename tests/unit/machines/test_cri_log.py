@@ -37,7 +37,7 @@ def streams_of(log: bytes) -> dict[bytes, bytes]:
     """What a reader of the CRI log would show of each stream."""
     streams: dict[bytes, bytes] = {}
     for line in re.findall(rb"[^\n]*\n", log):
-        _, stream, tag, text = line[:-1].split(b" ", 3)
+        _stamp, stream, tag, text = line[:-1].split(b" ", 3)
         streams[stream] = streams.get(stream, b"") + text + (b"\n" if tag == b"F" else b"")
     return streams
 
@@ -85,9 +85,9 @@ def test_how_a_stream_is_cut_into_pieces_does_not_show_in_the_log(chunks: list[b
 @given(CHUNKS, st.integers(min_value=0, max_value=200))
 def test_any_cut_off_log_says_how_much_of_the_stream_its_intact_lines_hold(chunks: list[bytes], cut: int) -> None:
     data = b"".join(chunks)
-    log, _ = cri_lines(b"stdout", data, STAMP, final=True)
+    log, _consumed = cri_lines(b"stdout", data, STAMP, final=True)
     consumed, intact = consumed_by(log[: max(0, len(log) - cut)])
-    rest, _ = cri_lines(b"stdout", data[consumed.get(b"stdout", 0) :], STAMP, final=True)
+    rest, _consumed = cri_lines(b"stdout", data[consumed.get(b"stdout", 0) :], STAMP, final=True)
     assert streams_of(log[:intact] + rest).get(b"stdout", b"") == data
 
 
@@ -191,7 +191,7 @@ def test_the_raw_file_gives_its_consumed_bytes_back_and_keeps_its_tail(tmp_path:
     raw, path = tmp_path / "raw", tmp_path / "0.log"
     log = CriLog([("stdout", raw)], path)
     with raw.open("ab") as file:
-        for _ in range(8):
+        for _number in range(8):
             file.write((b"x" * 1023 + b"\n") * 1024)
             file.flush()
             log.pump()

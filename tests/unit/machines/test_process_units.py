@@ -52,7 +52,7 @@ def made(record: dict[str, Any], **changes: Any) -> dict[str, Any]:
         **{"program": "/bin/x", "root": Path("/root"), "binds": (), "mounts": (), "isolation": ISOLATION},
         **{"console": {"stdout": Path("/o"), "stderr": Path("/e")}, "controllers": frozenset({"memory", "cpu", "pids"})},
     }
-    return {name: value for name, (_, value) in properties(record, **{**values, **changes})}
+    return {name: value for name, (_signature, value) in properties(record, **{**values, **changes})}
 
 
 def test_a_running_unit_is_a_running_machine() -> None:
