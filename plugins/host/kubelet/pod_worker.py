@@ -99,6 +99,7 @@ class PodWorker:
         self._poked = asyncio.Event()
         self._to_publish = asyncio.Event()
         self._said: set[str] = set()
+        self._read_to_the_end: dict[str, int] = {}
 
     @property
     def active(self) -> bool:
@@ -208,7 +209,7 @@ class PodWorker:
             else:
                 self.runs.pop(container.name, None)
                 continue
-            await self._follow_log(container, before if state else run, run)
+            await self._follow_log(container, run)
             self.runs[container.name] = self._with_message(container, before, run)
             if run.phase is Phase.STOPPED:
                 self._set(container.name, asked_at=None, deaf=False)
@@ -218,14 +219,16 @@ class PodWorker:
                     pool.reserve(key, run.address)
                 self.address = self.address or run.address.partition("/")[0]
 
-    async def _follow_log(self, container: Container, before: Optional[Run], run: Run) -> None:
-        key = self.pod.key_of(container.name)
+    async def _follow_log(self, container: Container, run: Run) -> None:
+        """Translate what the run writes; of one that has stopped (or was lost, as after a power cut), once to its end."""
         runtime = self.shared.runtime
-        seen_stopped = before is not None and before.number == run.number and before.phase is Phase.STOPPED
-        if not seen_stopped:
-            await runtime.call(runtime.attach_log, self.pod, container.name, run.number)
-            if run.phase is Phase.STOPPED:
-                await runtime.call(runtime.detach_log, key)
+        written = run.phase is not Phase.STOPPED or runtime.logs.raw(self.pod, container.name, run.number).is_dir()
+        if not written or self._read_to_the_end.get(container.name) == run.number:
+            return
+        await runtime.call(runtime.attach_log, self.pod, container.name, run.number)
+        if run.phase is Phase.STOPPED:
+            await runtime.call(runtime.detach_log, self.pod.key_of(container.name))
+            self._read_to_the_end[container.name] = run.number
 
     def _with_message(self, container: Container, before: Optional[Run], run: Run) -> Run:
         """terminationMessagePolicy FallbackToLogsOnError: the end of the log says why."""

@@ -217,6 +217,28 @@ async def test_a_process_gets_its_argv_environment_and_token(tmp_path: Path) -> 
         assert spec.mounts[0].read_only
 
 
+async def test_an_agent_that_comes_back_goes_on_with_the_log_at_once(tmp_path: Path) -> None:
+    host, api = SimulatedHost(), RecordingApi(raw_pod())
+
+    def write(text: str) -> None:
+        (directory,) = (tmp_path / "logs").rglob("0.raw")
+        with (directory / f"{UID}.stdout.raw").open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def written(text: str) -> bool:
+        return any(text in path.read_text(encoding="utf-8") for path in (tmp_path / "logs").rglob("0.log"))
+
+    async with Rig(tmp_path, api, host):
+        await until(lambda: running(api))
+        write("while it was there\n")
+        await until(lambda: written("while it was there"))
+    write("while it was away\n")
+    async with Rig(tmp_path, api, host):
+        await until(lambda: written("while it was away"))
+        write("since it is back\n")
+        await until(lambda: written("since it is back"))
+
+
 async def test_a_worker_that_hits_a_defect_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api, host = RecordingApi(raw_pod()), SimulatedHost()
     host.failures["state"] = ZeroDivisionError("a defect")  # type: ignore[assignment]
