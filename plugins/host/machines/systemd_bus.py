@@ -193,7 +193,7 @@ class SystemdBus:
 
     def _connect(self) -> Any:
         """Open a connection. All filters are set before anybody else can use it: jeepney's are not safe to change under way."""
-        router = DBusRouter(open_dbus_connection("SYSTEM"))
+        router = DBusRouter(open_dbus_connection("SYSTEM", auth_timeout=_TIMEOUT))
         signals: Queue[Message] = Queue()
         changes = MatchRule(type="signal", interface="org.freedesktop.DBus.Properties", member="PropertiesChanged")
         changes.add_arg_condition(0, "org.freedesktop.systemd1.Unit")
