@@ -262,6 +262,7 @@ def hostile(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
 @pytest.mark.parametrize(
     "archive",
     [hostile("../x"), hostile("/x"), hostile("a/../../x"), hostile("x", tarfile.SYMTYPE), hostile("x", tarfile.LNKTYPE), b"no archive"],
+    ids=["above", "absolute", "above by a detour", "symlink", "hard link", "no archive"],
 )
 def test_a_hostile_archive_writes_nothing_outside(archive: bytes, tmp_path: Path) -> None:
     path = tmp_path / "inner/archive"

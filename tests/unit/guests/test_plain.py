@@ -65,14 +65,14 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
     running.close()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(args=st.lists(TEXT, max_size=12), env=st.lists(st.tuples(NAMES, TEXT), max_size=6))
 def test_what_the_pod_says_is_what_the_guest_gets(decoder: Decoder, args: list[str], env: list[tuple[str, str]]) -> None:
     line = PlainGuest().command_line(args, env, None)
     assert decoder.decode(line.encode("ascii")) == ([f"{name}={value}".encode() for name, value in env], [arg.encode() for arg in args])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(args=st.lists(TEXT, max_size=6))
 def test_the_line_passes_through_xml_and_has_nothing_that_a_loader_could_read(args: list[str]) -> None:
     line = PlainGuest().command_line(args, [], None)
@@ -82,7 +82,7 @@ def test_the_line_passes_through_xml_and_has_nothing_that_a_loader_could_read(ar
     assert all(c.isalnum() or c in "-._/:=,+@% " for c in line)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.binary(max_size=300).map(lambda raw: raw.replace(b"\0", b"%")))
 def test_the_decoder_answers_any_line_with_words_or_one_sentence(decoder: Decoder, line: bytes) -> None:
     answer = decoder.decode(line)

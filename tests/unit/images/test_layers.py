@@ -226,7 +226,7 @@ ENTRY = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.lists(ENTRY, max_size=6), min_size=1, max_size=3))
 def test_no_archive_of_any_shape_touches_anything_outside(layers: list[list[Entry]]) -> None:
     with guarded_root() as root:
@@ -236,7 +236,7 @@ def test_no_archive_of_any_shape_touches_anything_outside(layers: list[list[Entr
             assert error.message  # noqa: PT017
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_damaged_bytes_do_more_than_one_clear_error(data: st.DataObject) -> None:
     layer = bytearray(tar(file("a", b"x" * 600), symlink("l", "../.."), hard_link("h", "a"), directory("d")))

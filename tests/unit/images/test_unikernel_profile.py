@@ -91,7 +91,9 @@ def test_what_is_written_reads_back_as_itself(profile: Profile) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda c: st.lists(c) | st.dictionaries(st.text(max_size=5), c)
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda c: st.lists(c) | st.dictionaries(st.text(max_size=5), c),
+    max_leaves=8,
 )
 
 

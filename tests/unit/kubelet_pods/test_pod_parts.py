@@ -270,7 +270,7 @@ async def test_an_event_that_repeats_is_counted_and_one_that_expired_is_told_ane
     for _number in range(3):
         recorder.emit(subject, "Warning", "BackOff", "again")
     await told(api, recorder)
-    [event] = api.kept.values()
+    (event,) = list(api.kept.values())
     assert (event["count"], event["involvedObject"]["fieldPath"], event["source"]["host"]) == (3, "spec.containers{main}", "n")
     api.kept.clear()
     recorder.emit(subject, "Warning", "BackOff", "again")

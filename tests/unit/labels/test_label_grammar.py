@@ -143,7 +143,7 @@ def test_every_item_without_an_equals_sign_is_named_with_the_source() -> None:
 
 @given(
     labels=st.dictionaries(
-        st.builds(lambda parts, name: ".".join(parts) + "/" + name, st.lists(PARTS, min_size=1, max_size=4), NAMES), NAMES
+        st.builds(lambda parts, name: ".".join(parts) + "/" + name, st.lists(PARTS, min_size=1, max_size=4), NAMES), NAMES, max_size=6
     )
 )
 def test_well_formed_labels_have_no_problems_and_survive_the_list_form(labels: dict[str, str]) -> None:
