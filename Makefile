@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit contract system clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit contract system compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -36,13 +36,16 @@ sanity: prepare ## ansible-test sanity, no ignore files
 	@$(VENV)/bin/python tools/sanity.py
 
 unit: prepare ## Pure logic, seconds, no root
-	@$(VENV)/bin/python -m pytest tests/unit -q
+	@$(VENV)/bin/python -m pytest tests/unit -q -n auto --dist loadfile
 
 contract: prepare guest ## One suite for every kind of machine, on the lab's kvm1 and pi1
 	@tools/contract
 
 system: prepare guest ## The lab cluster with everything real
 	@$(VENV)/bin/python -m pytest tests/system -v
+
+compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
+	@tools/compat
 
 clean: ## Remove what builds made (not the lab, not the cache)
 	@rm -rf build guest/build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
