@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -181,18 +182,23 @@ def test_a_killed_supervisor_is_a_power_cut_and_the_next_start_mends_it(trial: T
     assert trial.inside("hostname") == "one"
 
 
+@contextlib.contextmanager
+def start_that_is_killed(lab: Trial) -> Iterator[subprocess.Popen[bytes]]:
+    """Ansible, starting the lab, until the block ends."""
+    command = lab.command("ansible-playbook", "playbooks/lab_up.yml")
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True) as play:
+        try:
+            yield play
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(play.pid, signal.SIGKILL)
+
+
 def test_ansible_may_be_killed_at_any_point_of_a_start(trial: Trial) -> None:
     trial.up("-e", "lab_host_state=killed")
     for pause in (1.5, 2.5, 3.5):
-        with subprocess.Popen(
-            trial.command("ansible-playbook", "playbooks/lab_up.yml"),
-            cwd=REPOSITORY,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as play:
+        with start_that_is_killed(trial):
             time.sleep(pause)
-            os.killpg(play.pid, signal.SIGKILL)
     trial.up()
     assert trial.inside("systemctl is-system-running --wait") == "running"
 
@@ -202,17 +208,10 @@ def test_a_start_that_was_killed_half_way_is_taken_away_whole(tmp_path: Path, ki
     was = machine()
     lab = Trial(tmp_path, f"{NAME}2", "10.78.8")
     ledger = lab.directory / "state.json"
-    with subprocess.Popen(
-        lab.command("ansible-playbook", "playbooks/lab_up.yml"),
-        cwd=REPOSITORY,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as play:
+    with start_that_is_killed(lab) as play:
         while not (ledger.exists() and f'"{kind}"' in ledger.read_text(encoding="utf-8")):
             assert play.poll() is None
             time.sleep(0.002)
-        os.killpg(play.pid, signal.SIGKILL)
     lab.down()
     assert machine() == was
     assert not lab.directory.exists()

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import Ser
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings, pod_settings
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.simulated_images import SimulatedImages
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.stacks import stacks
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
@@ -174,17 +175,6 @@ def assemble(config: Config, labels: Callable[[str], NodeLabels], facts: HostFac
         labels=labels(str(getattr(accelerator, "kind", ""))),
         notifier=notifier,
     )
-
-
-async def run_together(works: Sequence[Awaitable[None]]) -> None:
-    """Run all until one fails or we are cancelled; then none is left."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _teller(events: EventRecorder, subject: Subject) -> Callable[[str, str, str], None]:

@@ -33,6 +33,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import
     status_patch,
     take_readings,
 )
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import (
@@ -91,16 +92,7 @@ class NodeController:
     async def run(self) -> None:
         """Hold the node until cancelled."""
         await self.provider.ask()
-        tasks = [
-            asyncio.ensure_future(work)
-            for work in (self.provider.run(), self._watch(), self._hold(), self._poll_labels(), self._lease_when_registered())
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_together([self.provider.run(), self._watch(), self._hold(), self._poll_labels(), self._lease_when_registered()])
 
     def reload_labels(self) -> None:
         """Take over the label sources as they are now; bad ones are told of and leave the labels alone."""
