@@ -32,7 +32,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt. number counts from 0 and is the restart count; backoff: seconds to wait after its end; last: the attempt before.
+    """One attempt. number counts from 0; backoff: seconds to wait after its end; last: the attempt before.
 
     wanted_image: the image that the pod's spec named when this attempt was made; image and digest: what it came to.
     """
@@ -54,10 +54,26 @@ class Run:
         """This attempt as the previous one of the next."""
         return Ended(self.exit, self.started_at, self.number) if self.exit else None
 
-    def lost(self, now: float) -> Run:
-        """This run after its machine has gone: as it ended, or with an end that nobody saw."""
+    @property
+    def restarts(self) -> int:
+        """The restart count: attempts before this one; an attempt that is only defined has restarted nothing yet.
+
+        So the count that is published never has to be taken back when that machine goes before it ran (a reboot, a deletion).
+        """
+        return max(0, self.number - 1) if self.phase is Phase.CREATED else self.number
+
+    def lost(self, now: float) -> Optional[Run]:
+        """What is left of this run after its machine has gone: as it ended, or with an end that nobody saw.
+
+        One that never ran leaves the attempt before it, with the wait that was meant to follow; of a first one nothing is left.
+        """
         if self.phase is Phase.STOPPED:
             return self
+        if self.phase is Phase.CREATED:
+            if self.last is None:
+                return None
+            started_at, exit_ = self.last.started_at, self.last.exit
+            return replace(self, number=self.restarts, phase=Phase.STOPPED, started_at=started_at, exit=exit_, last=None)
         return replace(self, phase=Phase.STOPPED, exit=Exit(137, LOST_REASON, now, LOST_MESSAGE))
 
 
@@ -125,8 +141,12 @@ def from_status(status: Mapping[str, Any], now: float) -> dict[str, Run]:
             run = replace(run, started_at=_seconds(state["running"].get("startedAt")))
         elif last:
             ended = _ended(last, number)
-            run = replace(run, phase=Phase.STOPPED, last=None, exit=ended.exit if ended else None)
-        runs[said["name"]] = run.lost(now)
+            run = replace(
+                run, phase=Phase.STOPPED, last=None, exit=ended.exit if ended else None, started_at=ended.started_at if ended else None
+            )
+        left = run.lost(now)
+        if left:
+            runs[said["name"]] = left
     return runs
 
 

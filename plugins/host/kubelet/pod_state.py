@@ -100,7 +100,7 @@ class View:
     @property
     def restarts(self) -> int:
         """The restart count."""
-        return self.run.number if self.run else 0
+        return self.run.restarts if self.run else 0
 
 
 @dataclass(frozen=True)

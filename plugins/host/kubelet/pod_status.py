@@ -107,7 +107,7 @@ def _container(pod: Pod, view: View, image: str, init: bool = False) -> dict[str
         "name": view.name,
         "image": (run.image if run and run.image else image),
         "imageID": image_id(run.image, run.digest) if run else "",
-        "containerID": container_id if run and (run.started_at is not None or run.exit) else "",
+        "containerID": container_id if run and (run.started_at is not None or run.exit or run.last) else "",
         "ready": done if init else view.running,
         "started": view.running,
         "restartCount": view.restarts,

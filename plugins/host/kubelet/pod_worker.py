@@ -202,11 +202,8 @@ class PodWorker:
             found, self.machines = self.machines.get(key), {k: s for k, s in self.machines.items() if k != key}
             state = found or await self.shared.runtime.call(self.shared.runtime.machines.state, key)
             before = self.runs.get(container.name)
-            if state is not None:
-                run = from_machine(state)
-            elif before is not None and before.phase is not Phase.CREATED:
-                run = before.lost(now)
-            else:
+            run = from_machine(state) if state is not None else before and before.lost(now)
+            if run is None:
                 self.runs.pop(container.name, None)
                 continue
             await self._follow_log(container, run)

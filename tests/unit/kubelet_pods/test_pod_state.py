@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet import pod_status
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.backoff import KUBELET
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, from_machine, from_status, to_metadata
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Ended, Run, from_machine, from_status, to_metadata
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import (
     FINAL_PHASES,
     Action,
@@ -151,6 +151,42 @@ def test_a_machine_that_a_reboot_wiped_out_counts_as_lost_and_is_restarted_with_
     assert only(decide(sit(runs), START + 100)).attempt == 4
 
 
+def restarting() -> Run:
+    """A second attempt as its machine shows it between its definition and its start."""
+    return Run(1, Phase.CREATED, "registry.example/sensor:1", backoff=10.0, last=Ended(Exit(1, "Error", START), START - 5, 0))
+
+
+def publish(decision: Decision) -> dict[str, Any]:
+    return pod_status.build(pod(), decision, {}, START, started_at=START, host_ip="", pod_ip="")
+
+
+def test_a_restart_counts_when_it_runs_and_not_when_its_machine_is_only_defined() -> None:
+    for run, count in ((restarting(), 0), (replace(restarting(), phase=Phase.RUNNING, started_at=START), 1)):
+        said = publish(decide(sit({"main": run}), START))["containerStatuses"][0]
+        assert said["restartCount"] == count
+        assert said["lastState"]["terminated"]["exitCode"] == 1
+
+
+def test_a_reboot_between_definition_and_start_repeats_that_attempt_and_forgets_no_count() -> None:
+    runs = from_status(publish(decide(sit({"main": restarting()}), START)), START + 60)
+    assert runs["main"].ended == restarting().last
+    again = only(decide(sit(runs), START + 60))
+    assert (again.do, again.attempt, again.last) == (Do.LAUNCH, 1, restarting().last)
+
+
+def test_a_pod_deleted_between_definition_and_start_of_a_restart_shows_how_it_ended_before() -> None:
+    left = restarting().lost(START + 1)
+    assert left
+    said = publish(decide(sit({"main": left}, ending=Ending.DELETED), START + 1))
+    assert said["phase"] == "Failed"
+    assert said["containerStatuses"][0]["restartCount"] == 0
+    assert said["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 1
+
+
+def test_a_first_attempt_that_never_ran_leaves_nothing() -> None:
+    assert replace(RUNNING, phase=Phase.CREATED).lost(START) is None
+
+
 def test_a_new_image_in_the_definition_replaces_the_running_container() -> None:
     old = replace(RUNNING, wanted_image="registry.example/sensor:0")
     assert only(decide(sit({"main": old}), START)).do is Do.ASK
@@ -158,8 +194,16 @@ def test_a_new_image_in_the_definition_replaces_the_running_container() -> None:
     assert only(decide(sit({"main": stopped}), START)).attempt == 1
 
 
+def restart_counts(status: dict[str, Any]) -> dict[str, int]:
+    return {c["name"]: c["restartCount"] for kind in ("initContainerStatuses", "containerStatuses") for c in status.get(kind, [])}
+
+
 class World(RuleBasedStateMachine):
-    """A host, an API server and an agent; the agent forgets everything whenever a rule says so."""
+    """A host, an API server and an agent; the agent forgets everything whenever a rule says so.
+
+    machines: what the host keeps. published: what the API server has. wanted, runs, progress, begun, final_phase: what the agent remembers.
+    counts: the restart counts that may not be gone back on: the agent's own word while it lives, and after it what host or API server keep.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +212,8 @@ class World(RuleBasedStateMachine):
         self.starts: dict[tuple[str, int], int] = {}
         self.counts: dict[str, int] = {}
         self.published: dict[str, Any] = {}
-        self.finals: set[str] = set()
+        self.wanted: dict[str, Any] = {}
+        self.final_phase = ""
         self.begun: dict[str, Action] = {}
         self.progress: dict[str, Progress] = {}
         self.runs: dict[str, Run] = {}
@@ -193,16 +238,12 @@ class World(RuleBasedStateMachine):
 
     def observe(self) -> None:
         for name in self.names:
-            state = self.machines.get(name)
-            if state:
-                self.runs[name] = from_machine(state)
-            elif name in self.runs and self.runs[name].phase is not Phase.CREATED:
-                self.runs[name] = self.runs[name].lost(self.clock)
-            else:
-                self.runs.pop(name, None)
+            state, before = self.machines.get(name), self.runs.pop(name, None)
+            run = from_machine(state) if state else before and before.lost(self.clock)
+            if run:
+                self.runs[name] = run
 
     def situation(self) -> Situation:
-        final = self.published.get("phase", "")
         return Situation(
             self.pod,
             dict(self.runs),
@@ -210,12 +251,12 @@ class World(RuleBasedStateMachine):
             started_at=START,
             ending=Ending.DELETED if self.deleted else None,
             grace=5.0,
-            final_phase=final if final in FINAL_PHASES else "",
+            final_phase=self.final_phase,
         )
 
-    @rule()
-    def step(self) -> None:
-        """One round of the worker: observe, decide, begin the actions, publish."""
+    @rule(reachable=st.sampled_from([True, True, False]))
+    def step(self, reachable: bool = True) -> None:
+        """One round of the worker: observe, decide, begin the actions, publish (if the API server can be reached)."""
         self.rounds += 1
         self.observe()
         decision = decide(self.situation(), self.clock)
@@ -226,10 +267,24 @@ class World(RuleBasedStateMachine):
             changes: dict[str, Any] = {"busy": True, **({"asked_at": self.clock} if action.do is Do.ASK else {})}
             self.progress[action.container] = replace(self.progress.get(action.container) or Progress(), **changes)
             self.begun[action.container] = action
-        before = self.published
-        self.published = pod_status.build(self.pod, decision, before, self.clock, started_at=START, host_ip="1.2.3.4", pod_ip="1.2.3.4")
-        self.check_transitions(before, self.published)
+        before = self.wanted
+        self.wanted = pod_status.build(self.pod, decision, before, self.clock, started_at=START, host_ip="1.2.3.4", pod_ip="1.2.3.4")
+        self.check_transitions(before, self.wanted)
+        if decision.phase in FINAL_PHASES and not self.deleted:
+            self.final_phase = decision.phase
+        if reachable:
+            self.published = self.wanted
         self.last = decision
+
+    def forget(self) -> None:
+        """The agent is gone: the next one knows what the API server and the machines tell."""
+        self.begun, self.progress = {}, {}
+        self.wanted = self.published
+        self.runs = from_status(self.published, self.clock)
+        phase = self.published.get("phase", "")
+        self.final_phase = phase if phase in FINAL_PHASES else ""
+        kept = {name: count for name, count in self.counts.items() if name in self.machines}
+        self.counts = {**restart_counts(self.published), **kept}
 
     def check_transitions(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         old = {c["type"]: c for c in before.get("conditions", [])}
@@ -239,8 +294,7 @@ class World(RuleBasedStateMachine):
                 assert known["lastTransitionTime"] == condition["lastTransitionTime"]
         if before.get("phase") in FINAL_PHASES:
             assert after["phase"] == before["phase"]
-        counts = {c["name"]: c["restartCount"] for c in after["containerStatuses"] + after.get("initContainerStatuses", [])}
-        for name, count in counts.items():
+        for name, count in restart_counts(after).items():
             assert count >= self.counts.get(name, 0), f"the restart count of {name} went down"
             self.counts[name] = count
 
@@ -303,15 +357,18 @@ class World(RuleBasedStateMachine):
             present = self.machines.get(action.container)
             if action.do is not Do.START or (present and present.phase is Phase.CREATED):
                 self.carry_out(action, stages)
-        self.begun, self.progress = {}, {}
-        self.runs = from_status(self.published, self.clock)
+        self.forget()
 
     @precondition(lambda self: self.rounds % 5 == 0)
-    @rule()
-    def the_host_reboots(self) -> None:
-        self.machines, self.begun, self.progress = {}, {}, {}
-        self.runs = from_status(self.published, self.clock)
-        self.starts = {}
+    @rule(kept=st.booleans())
+    def the_host_reboots(self, kept: bool) -> None:
+        """A hypervisor's disk keeps what machines were, systemd's transient units are in memory."""
+        if kept:
+            for name in self.machines:
+                self.exit(name, 137)
+        else:
+            self.machines, self.starts = {}, {}
+        self.forget()
 
     @rule(code=st.sampled_from([None, 0, 1]), wait=st.sampled_from([0.0, 11.0, 700.0]))
     def all_goes_well_for_a_while(self, code: Optional[int], wait: float) -> None:
