@@ -158,12 +158,12 @@ def _pull_in_process(directory: Path, results: multiprocessing.Queue[int]) -> No
 
 
 def test_many_processes_at_once_cost_one_fetch(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[int] = context.Queue()
     processes = [context.Process(target=_pull_in_process, args=(tmp_path, results)) for _number in range(4)]
     for process in processes:
         process.start()
-    assert sum(results.get(timeout=20) for _process in processes) == 1
+    assert sum(results.get(timeout=60) for _process in processes) == 1
     for process in processes:
         process.join()
 
@@ -176,7 +176,7 @@ def _die_while_pulling(directory: Path) -> None:
 
 
 def test_a_kill_in_the_midst_leaves_nothing_after_the_next_start(tmp_path: Path, registry: DirectoryRegistry) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_die_while_pulling, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(target=_die_while_pulling, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
