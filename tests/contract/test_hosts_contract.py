@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench import Bench, KvmBench, ProcessBench, has_stopped, is_running, wait_for
+from bench import Bench, KvmBench, ProcessBench, Workload, has_stopped, is_running, wait_for
 
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines, Mount, Phase
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -269,6 +270,21 @@ def test_a_process_is_kept_from_the_host(bench: Bench, machines: Machines) -> No
     errors = dict(machines.raw_console(key, bench.directory / "logs"))["stderr"].read_text()
     assert "warn" in errors
     assert "/x: Read-only file system" in errors or "/x: Permission denied" in errors
+
+
+@pytest.mark.only("process")
+def test_arguments_arrive_as_they_are_and_a_reload_finds_no_fault(bench: Bench, machines: Machines) -> None:
+    assert isinstance(bench, ProcessBench)
+    words = ("$HOME", "${NAME} $$ $", "%h 100%", "a b;c", "\\x41 \\", "\u00e9\"'", "", "line\nline")
+    boot = replace(bench.shell("").boot, argv=("sh", "-c", 'for w; do echo "<$w>"; done; exec sleep 300', "sh", *words))
+    spec = bench.spec(Workload(boot))
+    machines.prepare(spec)
+    machines.start(spec.key)
+    wanted = "".join(f"<{word}>\n" for word in words).encode()
+    wait_for("the words", lambda: bench.console(machines, spec.key) == wanted)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    shown = subprocess.run(["systemctl", "show", "-P", "LoadState", f"unifleet-{spec.key}.service"], check=True, capture_output=True)
+    assert shown.stdout == b"loaded\n"
 
 
 @pytest.mark.only("process")

@@ -148,7 +148,8 @@ def properties(
         ("TimeoutStopUSec", ("t", 10_000_000)),
         ("StartLimitIntervalUSec", ("t", 0)),
         ("LogExtraFields", ("aay", [METADATA_FIELD + metadata])),
-        ("ExecStartEx", ("a(sasas)", [(program, list(record["argv"]), ["no-env-expand"])])),
+        # Not ExecStartEx with no-env-expand: systemd 252 writes it down in a way that it cannot read again at a daemon-reload.
+        ("ExecStart", ("a(sasb)", [(program, [word.replace("$", "$$") for word in record["argv"]], False)])),
         ("WorkingDirectory", ("s", record["cwd"])),
         ("Environment", ("as", [f"{name}={value}" for name, value in env.items()])),
         ("UnsetEnvironment", ("as", [name for name in _OWN_VARIABLES if name not in env])),

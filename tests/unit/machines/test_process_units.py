@@ -119,6 +119,11 @@ def test_systemds_own_variables_are_hidden_and_the_programs_kept() -> None:
     assert "HOME" not in unit["UnsetEnvironment"]
 
 
+def test_dollars_in_arguments_are_not_systemds_to_expand() -> None:
+    record = to_record(spec(boot=Program(Path("/image"), ("$x", "${A} $$ $", "100%"))))
+    assert made(record)["ExecStart"] == [("/bin/x", ["$$x", "$${A} $$$$ $$", "100%"], False)]
+
+
 def test_an_image_with_a_user_runs_as_that_user_and_root_never_as_root() -> None:
     assert made(to_record(spec(boot=Program(Path("/"), ("x",), user="1000:50"))))["User"] == "1000"
     unit = made(to_record(spec(boot=Program(Path("/"), ("x",), user="root"))))
