@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_cgroups import Plan
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import Host
@@ -17,8 +18,11 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import H
 REBOOT_STATUS = 133
 """Exit status of systemd-nspawn --keep-unit when the host asked to be rebooted (nspawn.c, EXIT_FORCE_RESTART)."""
 
-DEVICES = ("/dev/kvm", "/dev/net/tun", "/dev/fuse", "/dev/vhost-net", "/dev/vhost-vsock")
-"""Devices of the machine that a host gets when the machine has them: virtual machines, taps, FUSE snapshotters."""
+DEVICES = ("/dev/net/tun", "/dev/fuse", "/dev/vhost-net", "/dev/vhost-vsock")
+"""Devices of the machine that a host gets when the machine has them: taps, FUSE snapshotters."""
+
+KVM = "/dev/kvm"
+"""A host has a node of its own for this one: the machine's belongs to a group that has another number in the host."""
 
 DATA = ("/var/lib/containerd", "/var/lib/kubelet")
 """Directories that need a real file system below them: an overlay cannot be stacked on the host's overlay root."""
@@ -26,11 +30,12 @@ DATA = ("/var/lib/containerd", "/var/lib/kubelet")
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine offers: its devices among DEVICES, the directory to show as /lib/modules, and its control groups."""
+    """What the machine offers: its devices among DEVICES, the directory to show as /lib/modules, its control groups, and KVM."""
 
     devices: tuple[str, ...]
     modules: str
     cgroups: Plan
+    kvm: bool = False
 
 
 def cable(host: Host) -> list[list[str]]:
@@ -59,6 +64,11 @@ def overlay(host: Host, base: str) -> list[str]:
     return ["mount", "-t", "overlay", host.unique, "-o", options, str(host.root)]
 
 
+def kvm_node(host: Host) -> Path:
+    """Where the host's own node for KVM is kept."""
+    return host.directory / "kvm"
+
+
 def nspawn(host: Host, machine: Machine) -> list[str]:
     """The command that boots the host and runs until it is off."""
     return [
@@ -84,6 +94,7 @@ def nspawn(host: Host, machine: Machine) -> list[str]:
         # runc needs the key ring, bpf and more than the default filter has.
         "--system-call-filter=add_key keyctl request_key bpf perf_event_open @privileged",
         *(f"--bind={device}" for device in machine.devices),
+        *([f"--bind={kvm_node(host)}:{KVM}"] if machine.kvm else []),
         # The kubelet refuses to start without /dev/kmsg, and the kernel's log is the machine's.
         "--bind=/dev/null:/dev/kmsg",
         f"--bind-ro={machine.modules}:/lib/modules",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -69,6 +70,18 @@ def hand_over(root: Root, host: Host, run: Callable[[Sequence[str]], str]) -> st
     ssh.mkdir(mode=0o700, exist_ok=True)
     root.write("root/.ssh/authorized_keys", host.lab.key.with_suffix(".pub").read_text(encoding="utf-8"), 0o600)
     return _host_key(root, run)
+
+
+def make_kvm_node(root: Root, node: Path) -> None:
+    """A node for the machine's KVM that the host's group kvm may use, as udev would make it in a host with a kernel of its own.
+
+    With a group that QEMU's user is not in, libvirt would find KVM changed at every start and ask QEMU all its questions again.
+    """
+    group = next((int(line.split(":")[2]) for line in (root.read("etc/group") or "").splitlines() if line.startswith("kvm:")), 0)
+    node.unlink(missing_ok=True)
+    os.mknod(node, 0o660 | stat.S_IFCHR, Path(lab_boot.KVM).stat().st_rdev)
+    os.chown(node, 0, group)
+    node.chmod(0o660)
 
 
 def _hand_over_packages(root: Root, run: Callable[[Sequence[str]], str]) -> None:

@@ -129,7 +129,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_boot, l
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_ledger import Kind, Record
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import Host
-from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_root import Root, hand_over
+from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_root import Root, hand_over, make_kvm_node
 
 SATISFIES = {"started": {"started"}, "stopped": {"stopped", "absent"}, "killed": {"stopped", "absent"}, "absent": {"absent"}}
 OWN_COMMANDS = ["ip", "mount", "umount", "setpriv", "systemd-nspawn", "nsenter", "ssh-keygen"]
@@ -199,6 +199,8 @@ class LabHost:
         self._mount(self._chosen_base(base))
         keys = hand_over(Root(self.host.root), self.host, self.machine.run)
         self._remember(keys)
+        if machine.kvm:
+            make_kvm_node(Root(self.host.root), lab_boot.kvm_node(self.host))
         for path in self.host.leftovers:
             self.machine.note(Record(Kind.MOUNT, str(path), self.host.name))
         self._make_groups(machine.cgroups)
@@ -257,7 +259,7 @@ class LabHost:
         wanted = {"v1": lab_cgroups.Layout.V1, "v2": lab_cgroups.Layout.V2}.get(self.module.params["cgroups"])
         systemd = Path("/run/systemd/system").is_dir()
         plan = lab_cgroups.plan(read("/proc/self/mountinfo"), read("/proc/self/cgroup"), self.host.unique, systemd, wanted)
-        return lab_boot.Machine(devices, str(modules), plan)
+        return lab_boot.Machine(devices, str(modules), plan, kvm=Path(lab_boot.KVM).exists())
 
     def _make_modules(self, directory: Path) -> None:
         """Let modprobe in hosts succeed for drivers that this machine's kernel has built in."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_root import Ro
 
 LAB = lab("unifleet", "/srv/.lab", "10.77.0.0/24")
 CP1 = LAB.host("cp1", "10.77.0.11")
-MACHINE = Machine(("/dev/kvm",), "/lib/modules", Plan(Layout.V2, ()))
+MACHINE = Machine(("/dev/net/tun",), "/lib/modules", Plan(Layout.V2, ()))
 
 host_names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 lab_names = st.from_regex(r"[a-z][a-z0-9-]{0,11}", fullmatch=True)
@@ -84,7 +85,13 @@ def test_only_what_may_be_missing_may_fail_before_a_boot() -> None:
 
 def test_a_host_gets_the_devices_that_the_machine_has_and_no_others() -> None:
     binds = [word for word in nspawn(CP1, MACHINE) if word.startswith("--bind=/dev/")]
-    assert binds == ["--bind=/dev/kvm", "--bind=/dev/null:/dev/kmsg"]
+    assert binds == ["--bind=/dev/net/tun", "--bind=/dev/null:/dev/kmsg"]
+
+
+@pytest.mark.parametrize("kvm", [True, False])
+def test_a_host_on_a_machine_with_kvm_has_a_node_of_its_own_for_it(kvm: bool) -> None:
+    own = [word for word in nspawn(CP1, replace(MACHINE, kvm=kvm)) if word.endswith(":/dev/kvm")]
+    assert own == ([f"--bind={CP1.directory}/kvm:/dev/kvm"] if kvm else [])
 
 
 def test_a_host_may_set_neither_the_clock_nor_load_drivers() -> None:
