@@ -58,7 +58,7 @@ EXAMPLES = r"""
     files:
       - path: /etc/unifleet/virtual-kubelet.toml
         content: "{{ settings | unifleet.hybrid.to_toml }}"
-      - path: /etc/unifleet/bootstrap-token
+      - path: /var/lib/unifleet/bootstrap-token
         secret: "{{ token }}"
         mode: "0600"
 """

@@ -187,6 +187,7 @@ def test_a_host_joins_with_a_token_and_is_ready_within_seconds(launch: Launcher,
     assert oct(agent.certificate.stat().st_mode & 0o777) == "0o600"
     print(f"start to Ready: {seconds:.1f} s")
     assert seconds < 60
+    assert not agent.directory.joinpath("token").exists(), "a token that did its work is not left lying about"
 
 
 def test_taints_of_the_configuration_are_there_from_the_first_moment(launch: Launcher) -> None:

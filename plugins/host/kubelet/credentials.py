@@ -10,6 +10,7 @@ certificate's life) a bootstrap token asks for one; the token's file is read ane
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,10 @@ async def _bootstrap(config: Config, file: CertificateFile, identity: Identity) 
         try:
             async with KubeApi(bootstrap_credentials(config), user_agent="virtual-kubelet") as api:
                 await file.obtain(api, identity, patience=2.0)
-                return
+            if config.bootstrap_token_file is not None:
+                with contextlib.suppress(OSError):  # it ends by itself within the hour
+                    config.bootstrap_token_file.unlink()
+            return
         except UnifleetError as error:
             delay = backoff.next_delay()
             why = error
