@@ -13,8 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
+
+from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -81,23 +84,28 @@ class Cluster:
             assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done.stdout
 
-    def get(self, *arguments: str) -> dict[str, Any]:
-        """What kubectl get ... -o json answers."""
-        answer: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+    @cached_property
+    def api(self) -> client.CoreV1Api:
+        """The official client, for a program that reads this cluster as others do."""
+        return client.CoreV1Api(config.new_client_from_config(str(self.kubeconfig)))
+
+    def node(self, name: str) -> dict[str, Any]:
+        """A node as the API server has it."""
+        answer: dict[str, Any] = json.loads(self.api.read_node(name, _preload_content=False).data)
         return answer
 
     def labels(self, node: str) -> dict[str, str]:
         """The labels of a node as the API server has them."""
-        labels: dict[str, str] = self.get("node", node)["metadata"]["labels"]
+        labels: dict[str, str] = self.node(node)["metadata"]["labels"]
         return labels
 
     def ready(self, node: str) -> str:
         """The node's Ready condition: True, False or Unknown."""
-        return next(str(c["status"]) for c in self.get("node", node)["status"]["conditions"] if c["type"] == "Ready")
+        return next(str(c["status"]) for c in self.node(node)["status"]["conditions"] if c["type"] == "Ready")
 
     def pods(self, selector: str) -> dict[str, dict[str, Any]]:
         """Pods by the node they are on (one a node, as a DaemonSet makes them); pods that are going away are left out."""
-        items = self.get("pods", "-l", selector)["items"]
+        items = json.loads(self.api.list_namespaced_pod("default", label_selector=selector, _preload_content=False).data)["items"]
         return {p["spec"].get("nodeName", ""): p for p in items if "deletionTimestamp" not in p["metadata"]}
 
     def ssh(self, host: str, *command: str, check: bool = True) -> str:
@@ -107,7 +115,8 @@ class Cluster:
         done = subprocess.run([str(BIN / ask[0]), *ask[1:], *extra], cwd=ROOT, capture_output=True, text=True, check=False)
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.partition("\n")[2]
+        lines = done.stdout.replace("\r", "").splitlines()[1:]
+        return "\n".join(line for line in lines if not line.startswith("Shared connection to"))
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:

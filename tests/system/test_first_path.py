@@ -102,7 +102,7 @@ def test_verify_finds_nothing_wrong(cluster: Cluster) -> None:
 def test_nodes_are_ready_with_labels_from_the_inventory_and_what_they_really_are(cluster: Cluster) -> None:
     for node, architecture in NODES.items():
         assert cluster.ready(node) == "True"
-        found = cluster.get("node", node)
+        found = cluster.node(node)
         assert found["status"]["nodeInfo"]["architecture"] == architecture
         assert {"key": "virtual-kubelet.io/provider", "value": "unikernel", "effect": "NoSchedule"} in found["spec"]["taints"]
     assert (
