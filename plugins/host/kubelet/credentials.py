@@ -46,6 +46,9 @@ async def join(config: Config) -> Kubeconfig:
     identity = node_identity(config.node_name)
     if await file.current(identity) is None:
         await _bootstrap(config, file, identity)
+        if config.bootstrap_token_file is not None:
+            with contextlib.suppress(OSError):  # it ends by itself within the hour
+                config.bootstrap_token_file.unlink()
     joined = replace(cluster(config), client_certificate=file.path, client_key=file.path)
     # For people and for an api_server that is known from a bootstrap kubeconfig alone, which goes once the host has joined.
     write_private(config.pki_directory / "kubeconfig", render_kubeconfig(joined).encode())
@@ -82,10 +85,7 @@ async def _bootstrap(config: Config, file: CertificateFile, identity: Identity) 
         try:
             async with KubeApi(bootstrap_credentials(config), user_agent="virtual-kubelet") as api:
                 await file.obtain(api, identity, patience=2.0)
-            if config.bootstrap_token_file is not None:
-                with contextlib.suppress(OSError):  # it ends by itself within the hour
-                    config.bootstrap_token_file.unlink()
-            return
+                return
         except UnifleetError as error:
             delay = backoff.next_delay()
             why = error
