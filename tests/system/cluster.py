@@ -112,7 +112,15 @@ class Cluster:
         """The standard output of a command on a lab host, by way of Ansible's own connection."""
         ask = ["ansible", "-i", str(self.inventory), host, "-m", "ansible.builtin.raw", "-a", " ".join(command)]
         extra = [word for key, value in self.variables.items() for word in ("-e", f"{key}={value}")]
-        done = subprocess.run([str(BIN / ask[0]), *ask[1:], *extra], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(BIN / ask[0]), *ask[1:], *extra],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         lines = done.stdout.replace("\r", "").splitlines()[1:]

@@ -203,7 +203,11 @@ def test_a_host_that_loses_power_shows_not_ready_and_comes_back(cluster: Cluster
 
 def test_verify_finds_nothing_wrong_in_the_end(cluster: Cluster) -> None:
     cluster.playbook("verify")
-    print(json.dumps({host: cluster.ssh(host, "systemctl --failed --no-legend", check=False).strip() for host in ("cp1", "kvm1", "pi1")}))
+    print(
+        json.dumps(
+            {host: cluster.ssh(host, "systemctl --failed --no-legend --no-pager", check=False).strip() for host in ("cp1", "kvm1", "pi1")}
+        )
+    )
 
 
 def test_lab_down_leaves_the_machine_as_it_was(cluster: Cluster, before: frozenset[str]) -> None:
