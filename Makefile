@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit contract system compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit contract system lab-test compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -42,7 +42,10 @@ contract: prepare guest ## One suite for every kind of machine, on the lab's kvm
 	@tools/contract
 
 system: prepare guest ## The lab cluster with everything real
-	@$(VENV)/bin/python -m pytest tests/system -v
+	@$(VENV)/bin/python -m pytest tests/system -v --ignore=tests/system/test_lab.py
+
+lab-test: prepare ## The lab's own crashes and power cuts; compares the whole machine, so nothing else may run beside it
+	@$(VENV)/bin/python -m pytest tests/system/test_lab.py -v
 
 compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
 	@tools/compat
