@@ -162,7 +162,7 @@ def test_a_killed_agent_loses_nothing_and_starts_nothing_twice(cluster: Cluster)
     old = {node: pod["status"]["containerStatuses"][0] for node, pod in pods.items()}
     last = {node: readings(cluster, pod["metadata"]["name"], "--tail=1")[-1] for node, pod in pods.items()}
     for node in NODES:
-        for _ in range(2):
+        for _kill in range(2):
             cluster.ssh(node, "systemctl kill --kill-who=main --signal=KILL virtual-kubelet.service")
             time.sleep(2)
     for node, pod in pods.items():
