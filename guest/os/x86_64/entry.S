@@ -64,7 +64,7 @@ exception_\vector:
     mov $\vector, %edi
     mov 8(%rsp), %rsi                   /* the instruction at fault */
     and $-16, %rsp
-    call machine_exception
+    call bare_exception
     .endm
 
     .irp vector, 0,1,2,3,4,5,6,7,9,15,16,18,19,20

@@ -7,7 +7,7 @@
 #ifndef UNIFLEET_MACHINE_H
 #define UNIFLEET_MACHINE_H
 
-#include "../os.h"
+#include "../bare.h"
 
 enum { VECTOR_TIMER = 32, VECTOR_POWER = 33, VECTOR_SPURIOUS = 47 };
 
@@ -41,7 +41,6 @@ static inline volatile uint32_t *memory32(uintptr_t address) {
 
 /* serial.c: the console. */
 void serial_start(void);
-void serial_drain(void);
 
 /* interrupts.c: the descriptor table and the I/O APIC. */
 void interrupts_start(void);
@@ -54,9 +53,5 @@ void time_start(void);
 /* power.c: the power button and the way off. */
 void power_start(void);
 bool power_button_pressed(void);
-_Noreturn void power_off(void);
-
-/* machine.c */
-_Noreturn void machine_exit(int code);
 
 #endif

@@ -24,7 +24,7 @@ static void wait_for(uint8_t status) {
         __asm__ volatile("pause");
 }
 
-void serial_drain(void) {
+void console_drain(void) {
     wait_for(STATUS_IDLE);
 }
 
