@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit contract system lab-test compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -26,8 +26,8 @@ lab-down: prepare ## Take the lab away and leave nothing behind
 demo: prepare ## From nothing to a labelled cluster with a unikernel on the hosts that match
 	@tools/demo
 
-test: prepare ## Lint, sanity, unit, contract and system tests, with the time of each
-	@tools/run-steps lint sanity unit contract system
+test: prepare guest ## All checks below but lab-test and compat, with the time of each
+	@tools/run-steps lint+sanity unit contract+loopback system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
 	@$(VENV)/bin/python tools/lint.py
@@ -38,11 +38,20 @@ sanity: prepare ## ansible-test sanity, no ignore files
 unit: prepare ## Pure logic, seconds, no root
 	@$(VENV)/bin/python -m pytest tests/unit -q -n auto --dist loadfile
 
+kubernetes: prepare ## The Kubernetes programs for this machine (the first time six minutes, then they are kept)
+	@mkdir -p build; printf "Kubernetes programs: from the cache, or built from Debian's source\n"
+	@$(VENV)/bin/ansible cp1 -c local -e ansible_python_interpreter=$(CURDIR)/$(VENV)/bin/python -m unifleet.hybrid.kubernetes_binaries -a \
+	  '{"source": "debian_source", "architectures": ["$(shell dpkg --print-architecture)"], "components": ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]}' \
+	  >build/kubernetes.log || { cat build/kubernetes.log; exit 1; }
+
 contract: prepare guest ## One suite for every kind of machine, on the lab's kvm1 and pi1
 	@tools/contract
 
+loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab' -n 2 --dist loadfile --durations=12
+
 system: prepare guest ## The lab cluster with everything real
-	@$(VENV)/bin/python -m pytest tests/system -v --ignore=tests/system/test_lab.py
+	@$(VENV)/bin/python -m pytest tests/system -v -m lab --ignore=tests/system/test_lab.py
 
 lab-test: prepare ## The lab's own crashes and power cuts; compares the whole machine, so nothing else may run beside it
 	@$(VENV)/bin/python -m pytest tests/system/test_lab.py -v

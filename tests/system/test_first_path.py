@@ -20,7 +20,7 @@ import yaml
 from cluster import ROOT, Cluster, eventually
 from footprint import footprint
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
 NODES = {"kvm1": "amd64", "pi1": "arm64"}
 DAEMONSET = (ROOT / "docs/examples/humidity-daemonset.yml").read_text(encoding="utf-8")
