@@ -117,7 +117,7 @@ class PodController:
 
     def pods(self) -> list[dict[str, Any]]:
         """Every pod of this node as kubelet's /pods shows it: the API object with the status that is true here."""
-        return [{**worker.raw, "status": {**worker.status, **(worker.wanted or {})}} for worker in self.workers.values()]
+        return [{**worker.raw, "status": {**worker.status, **(worker.report.wanted or {})}} for worker in self.workers.values()]
 
     # -- pods from the API server ------------------------------------------------------------------------------------------------
 

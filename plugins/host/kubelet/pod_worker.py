@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +19,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistryCredentials
-from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet import pod_status, pull_secrets
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.addresses import AddressPool
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.admission import Rejection
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.logs import termination_message
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, from_machine, from_status
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_report import FAILURE_DELAY_CAP, PodReport
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Container, Pod, parse_time
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import (
     FINAL_PHASES,
@@ -43,7 +44,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import I
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 LOG = logging.getLogger("unifleet.pods")
-FAILURE_DELAY_CAP = 30.0
 
 
 @dataclass
@@ -88,29 +88,20 @@ class PodWorker:
         self.stale = True
         self.final_phase = self.status.get("phase", "") if self.status.get("phase") in FINAL_PHASES else ""
         self.final: Optional[Decision] = None
-        self.frozen = bool(self.final_phase)
+        gone = functools.partial(self.remove, None)
+        self.report = PodReport(self.pod, self.shared.api, self.shared.events, gone, frozen=bool(self.final_phase))
         started = self.status.get("startTime")
         self.started_at = parse_time(started) if started else now
         self.ended_grace: Optional[float] = None
-        self.wanted: Optional[dict[str, Any]] = None
-        self.published: Optional[dict[str, Any]] = None
         self.address = ""
         self.pull_troubles: dict[str, int] = {}
         self._poked = asyncio.Event()
-        self._to_publish = asyncio.Event()
-        self._said: set[str] = set()
         self._read_to_the_end: dict[str, int] = {}
 
     @property
     def active(self) -> bool:
         """Whether the pod counts against the node's room."""
         return not (self.final_phase or self.rejected) or any(run.phase is not Phase.STOPPED for run in self.runs.values())
-
-    def waiting_reason(self, container: str) -> str:
-        """Why a container does not run yet, as its published status says it."""
-        said = [*((self.wanted or {}).get("containerStatuses") or []), *((self.wanted or {}).get("initContainerStatuses") or [])]
-        states = [entry["state"] for entry in said if entry["name"] == container]
-        return str((states[0].get("waiting") or {}).get("reason") if states else "") or "ContainerCreating"
 
     def update(self, pod: Pod, raw: Mapping[str, Any]) -> None:
         """The API server has a new version of the pod."""
@@ -126,13 +117,13 @@ class PodWorker:
 
     def remove(self, grace: Optional[float]) -> None:
         """The pod has gone from the API server; grace: seconds that its machines still get, None for the pod's own."""
-        self.gone = True
+        self.gone = self.report.closed = True
         self.ended_grace = self.pod.grace_seconds if grace is None else grace
         self._poked.set()
 
     async def run(self) -> None:
         """Until the pod is gone and nothing of it is left here. Cancelled, it leaves every machine as it is."""
-        publisher = asyncio.create_task(self._publisher())
+        publisher = asyncio.create_task(self.report.run(self._busy))
         failures = 0
         try:
             while True:
@@ -166,7 +157,7 @@ class PodWorker:
             decision = replace(decision, reason=self.final.reason, message=self.final.message)
         elif decision.phase in FINAL_PHASES and not situation.ending and not self.rejected:
             self.final, self.final_phase = decision, decision.phase
-        self._announce(decision)
+        self.report.announce(self.pod, decision, self.rejected, over=bool(self.final_phase))
         for action in decision.actions:
             self._act(action)
         if not self.gone:
@@ -189,6 +180,9 @@ class PodWorker:
             final_phase="Failed" if self.rejected else self.final_phase,
             curve=self.shared.runtime.settings.curve,
         )
+
+    def _busy(self) -> bool:
+        return bool(self.progress) and all(progress.busy for progress in self.progress.values())
 
     def _wait(self, decision: Decision) -> Optional[float]:
         due = [at for at in (decision.wake_at, self.shared.volumes.renew_at.get(self.pod.uid)) if at is not None]
@@ -259,7 +253,7 @@ class PodWorker:
             return
         if action.do is Do.ASK:
             self._set(name, asked_at=self.shared.clock(), busy=True)
-            self._event("Normal", "Killing", f"Stopping container {name}: {action.why}", name)
+            self.report.event("Normal", "Killing", f"Stopping container {name}: {action.why}", name)
         else:
             self._set(name, busy=True)
         task = asyncio.create_task(self._stop(action, name, key))
@@ -274,7 +268,7 @@ class PodWorker:
                     self._set(name, deaf=True)
             elif action.do is Do.KILL:
                 if self.progress[name].asked_at is None:
-                    self._event("Normal", "Killing", f"Stopping container {name}: {action.why}", name)
+                    self.report.event("Normal", "Killing", f"Stopping container {name}: {action.why}", name)
                 await runtime.call(runtime.machines.kill, key)
                 state = await runtime.call(runtime.machines.state, key)
                 if state is not None and state.phase is Phase.RUNNING:
@@ -283,7 +277,7 @@ class PodWorker:
                 await runtime.call(runtime.machines.remove, key)
         except (UnifleetError, OSError) as error:
             LOG.warning("pod %s: cannot %s container %s: %s", self.pod.title, action.do.value, name, error)
-            self._event("Warning", "FailedKillPod", f"error killing container {name}: {error}", name)
+            self.report.event("Warning", "FailedKillPod", f"error killing container {name}: {error}", name)
             if action.do is Do.ASK:
                 self._set(name, asked_at=self.shared.clock())
             await asyncio.sleep(1.0)
@@ -303,7 +297,7 @@ class PodWorker:
         except StepError as error:
             self._failed(container, error.reason, str(error))
         except VolumeError as error:
-            self._event("Warning", "FailedMount", f"MountVolume.SetUp failed for {error}")
+            self.report.event("Warning", "FailedMount", f"MountVolume.SetUp failed for {error}")
             self._failed(container, "ContainerCreating", str(error))
         except (UnifleetError, OSError) as error:
             self._failed(container, "CreateContainerError", str(error))
@@ -324,20 +318,20 @@ class PodWorker:
         tries = old.tries + 1 if old and old.reason == reason else 1
         self._set(container.name, trouble=Trouble(reason, message, self.shared.clock() + delay, delay, tries))
         if reason == "ErrImagePull":
-            self._event("Warning", "Failed", f'Failed to pull image "{container.image}": {message}', container.name)
-            self._event("Normal", "BackOff", f'Back-off pulling image "{container.image}"', container.name)
+            self.report.event("Warning", "Failed", f'Failed to pull image "{container.image}": {message}', container.name)
+            self.report.event("Normal", "BackOff", f'Back-off pulling image "{container.image}"', container.name)
         if reason != "ContainerCreating":
-            self._event("Warning", "Failed", f"Error: {reason}" if reason == "ErrImagePull" else f"Error: {message}", container.name)
+            self.report.event("Warning", "Failed", f"Error: {reason}" if reason == "ErrImagePull" else f"Error: {message}", container.name)
 
     async def _launch(self, container: Container, action: Action) -> None:
         pod, runtime, name = self.pod, self.shared.runtime, container.name
         key = pod.key_of(name)
         credentials = await self._credentials(container)
-        self._event("Normal", "Pulling", f'Pulling image "{container.image}"', name)
+        self.report.event("Normal", "Pulling", f'Pulling image "{container.image}"', name)
         begun = self.shared.clock()
         bootable = await runtime.pull(container.image, container.pull_policy, credentials)
         took = self.shared.clock() - begun
-        self._event(
+        self.report.event(
             "Normal", "Pulled", f'Image "{container.image}" is on the node ({took:.1f} s), running {bootable.why or bootable.family}', name
         )
         mounts = await self._mounts(container)
@@ -357,7 +351,7 @@ class PodWorker:
         self.launches[name].interruptible = False
         await runtime.call(runtime.logs.forget_before, pod, name, action.attempt)
         await runtime.call(runtime.machines.prepare, spec)
-        self._event("Normal", "Created", f"Created container {name}", name)
+        self.report.event("Normal", "Created", f"Created container {name}", name)
         await self._start(container, key)
 
     async def _start(self, container: Container, key: str) -> None:
@@ -366,13 +360,13 @@ class PodWorker:
             await runtime.call(runtime.machines.start, key)
         except (UnifleetError, OSError) as error:
             raise StepError("RunContainerError", str(error)) from error
-        self._event("Normal", "Started", f"Started container {container.name}", container.name)
+        self.report.event("Normal", "Started", f"Started container {container.name}", container.name)
 
     async def _mounts(self, container: Container) -> Any:
         if not container.token_volumes:
             return ()
         if self.shared.runtime.vm:
-            self._once("Warning", "TokenNotMounted", "the service account token is not given to virtual machines yet")
+            self.report.once("Warning", "TokenNotMounted", "the service account token is not given to virtual machines yet")
             return ()
         await self.shared.volumes.ensure(self.pod)
         return self.shared.volumes.mounts(self.pod, container)
@@ -394,49 +388,28 @@ class PodWorker:
             try:
                 known.update(pull_secrets.logins(await self.shared.api.get(f"/api/v1/namespaces/{self.pod.namespace}/secrets/{name}")))
             except UnifleetError as error:
-                self._once("Warning", "FailedToRetrieveImagePullSecret", f"imagePullSecret {name}: {error}; the pull goes on without it")
+                self.report.once(
+                    "Warning", "FailedToRetrieveImagePullSecret", f"imagePullSecret {name}: {error}; the pull goes on without it"
+                )
         return pull_secrets.fitting(container.image, known)
 
     async def _renew_tokens(self, now: float) -> None:
         if self.shared.runtime.vm or self.gone or not self.pod.token_volumes:
             return
         running = any(run.phase is Phase.RUNNING for run in self.runs.values())
-        due = self.shared.volumes.renew_at.get(self.pod.uid, 0.0 if running and "tokens" not in self._said else float("inf"))
-        self._said.add("tokens")
+        unknown = 0.0 if self.report.first_time("tokens") and running else float("inf")
+        due = self.shared.volumes.renew_at.get(self.pod.uid, unknown)
         if due <= now:
             try:
                 await self.shared.volumes.ensure(self.pod)
             except VolumeError as error:
                 self.shared.volumes.renew_at[self.pod.uid] = now + 30
-                self._event("Warning", "FailedMount", f"renewing {error}")
+                self.report.event("Warning", "FailedMount", f"renewing {error}")
 
     # -- telling ---------------------------------------------------------------------------------------------------------------
 
-    def _event(self, type_: str, reason: str, message: str, container: str = "") -> None:
-        about = {"name": self.pod.name, "namespace": self.pod.namespace, "uid": self.pod.uid}
-        self.shared.events.pod(about, type_, reason, message, container)
-
-    def _once(self, type_: str, reason: str, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            self._event(type_, reason, message)
-
-    def _announce(self, decision: Decision) -> None:
-        """Events that follow from a decision rather than from an action."""
-        if self.rejected:
-            self._once("Warning", self.rejected.reason, self.rejected.message)
-        elif not self.final_phase:
-            for refusal in self.pod.refusals:
-                self._once("Warning", "UnsupportedField", str(refusal))
-        if decision.reason == "DeadlineExceeded":
-            self._once("Normal", decision.reason, decision.message)
-        for view in (*decision.init_views, *decision.views):
-            if view.waiting == "CrashLoopBackOff" and f"{view.name} {view.restarts}" not in self._said:
-                self._said.add(f"{view.name} {view.restarts}")
-                self._event("Warning", "BackOff", "Back-off restarting failed container", view.name)
-
     def _publish(self, decision: Decision, now: float) -> None:
-        if self.frozen:
+        if self.report.frozen:
             return
         if self.rejected:
             wanted = pod_status.rejection(self.rejected.reason, self.rejected.message, self.started_at, self.shared.node_ip)
@@ -444,64 +417,20 @@ class PodWorker:
             wanted = pod_status.build(
                 self.pod,
                 decision,
-                self._conditions_before(),
+                self.report.conditions_before(self.status.get("conditions") or []),
                 now,
                 started_at=self.started_at,
                 host_ip=self.shared.node_ip,
-                pod_ip=self._pod_ip(),
+                pod_ip=self.address if self.shared.runtime.vm else self.shared.node_ip,
             )
-        if wanted != self.wanted:
-            self.wanted = wanted
-            self._to_publish.set()
-
-    def _conditions_before(self) -> Mapping[str, Any]:
-        theirs = self.status.get("conditions") or []
-        if self.wanted is None:
-            return {"conditions": theirs}
-        mine = self.wanted.get("conditions") or []
-        return {"conditions": [*mine, *(c for c in theirs if c.get("type") not in pod_status.OWN_CONDITIONS)]}
-
-    def _pod_ip(self) -> str:
-        if not self.shared.runtime.vm:
-            return self.shared.node_ip
-        return self.address
-
-    async def _publisher(self) -> None:
-        """Bring the newest wanted status to the API server; what was overtaken is never sent."""
-        failures = 0
-        while True:
-            await self._to_publish.wait()
-            self._to_publish.clear()
-            if self.progress and all(p.busy for p in self.progress.values()) and self.published is None:
-                await asyncio.sleep(0.05)  # a machine that is up at once costs one write instead of two
-            try:
-                await self._write_status()
-                failures = 0
-            except ApiError as error:
-                failures += 1
-                LOG.warning("pod %s: status not written: %s", self.pod.title, error)
-                await asyncio.sleep(min(0.5 * 2**failures, FAILURE_DELAY_CAP))
-                self._to_publish.set()
-
-    async def _write_status(self) -> None:
-        wanted = self.wanted
-        if wanted is None or wanted == self.published or self.gone:
-            return
-        try:
-            await self.shared.api.patch(f"{self.pod.path}/status", {"metadata": {"uid": self.pod.uid}, "status": wanted}, kind="strategic")
-        except ApiError as error:
-            if error.status == 404 or (error.status == 409 and "uid" in str(error).lower()):
-                self.remove(None)
-                return
-            raise
-        self.published = wanted
+        self.report.propose(wanted)
 
     # -- ending ----------------------------------------------------------------------------------------------------------------
 
     async def _finish(self) -> None:
         """Everything has stopped: the last status, then what is left here, then the API object. Logs go later, they may be being read."""
         if not self.gone:
-            await self._write_status()
+            await self.report.write()
         runtime = self.shared.runtime
         for container in self.pod.every_container:
             key = self.pod.key_of(container.name)

@@ -217,7 +217,7 @@ def attempt_for(worker: PodWorker, container: str, options: LogOptions) -> int:
     run = worker.runs.get(container)
     begun = run is not None and run.phase is not Phase.CREATED
     if run is None or (not begun and run.last is None):
-        state: Union[str, Any] = worker.waiting_reason(container)
+        state: Union[str, Any] = worker.report.waiting_reason(container)
         raise NoLogError(400, f'container "{container}" in pod "{pod.name}" is waiting to start: {state}')
     newest = run.number if begun else run.number - 1
     wanted = newest - 1 if options.previous and begun else newest
