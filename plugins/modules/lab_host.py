@@ -211,6 +211,9 @@ class LabHost:
         self._launch(supervisor, bool(machine.cgroups.directories))
         self._await_ssh(started + timeout)
         seconds = round(time.monotonic() - started, 2)
+        if machine.cgroups.layout is lab_cgroups.Layout.V1:
+            # systemd looks which version 1 controllers it may use before the host's own unit has made them writable.
+            self._inside("systemctl", "daemon-reexec")
         return {"seconds": seconds, "systemd": self._inside("systemctl", "is-system-running", "--wait")}
 
     def _lay_out(self, base: str | None) -> None:
