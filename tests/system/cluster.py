@@ -62,16 +62,17 @@ class Cluster:
         return self.directory / "admin.kubeconfig"
 
     def playbook(self, name: str, *arguments: str, check: bool = True) -> Run:
-        """Run playbooks/NAME.yml; with check a failure fails the test with the end of the output."""
+        """Run playbooks/NAME.yml, or unifleet.hybrid.NAME; with check a failure fails the test with the end of the output."""
+        playbook = name if "." in name else f"playbooks/{name}.yml"
         extra = [word for key, value in self.variables.items() for word in ("-e", f"{key}={value}")]
-        command = [str(BIN / "ansible-playbook"), "-i", str(self.inventory), f"playbooks/{name}.yml", *extra, *arguments]
+        command = [str(BIN / "ansible-playbook"), "-i", str(self.inventory), playbook, *extra, *arguments]
         started = time.monotonic()
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         seconds = time.monotonic() - started
         output = done.stdout + done.stderr
         recap = {m["host"]: {k: int(v) for k, v in m.groupdict().items() if k != "host"} for m in RECAP.finditer(done.stdout)}
-        print(f"\n$ ansible-playbook playbooks/{name}.yml {' '.join(arguments)}  [{seconds:.0f} s, exit {done.returncode}]")
+        print(f"\n$ ansible-playbook {playbook} {' '.join(arguments)}  [{seconds:.0f} s, exit {done.returncode}]")
         if check:
             assert done.returncode == 0, output[-12000:]
         return Run(done.returncode, output, seconds, recap)

@@ -86,8 +86,8 @@ def test_site_makes_a_cluster_of_bare_hosts(cluster: Cluster) -> None:
     print({host: run.tasks(host) for host in run.recap})
 
 
-def test_site_again_changes_nothing(cluster: Cluster) -> None:
-    run = cluster.playbook("site")
+def test_site_again_by_its_name_in_the_collection_changes_nothing(cluster: Cluster) -> None:
+    run = cluster.playbook("unifleet.hybrid.site")
     assert run.changed() == {}, run.output[-6000:]
     for host in ("cp1", "kvm1", "pi1"):
         assert run.tasks(host) < 15, f"{host}: {run.tasks(host)} tasks"
@@ -100,8 +100,8 @@ def test_check_mode_afterwards_has_an_empty_diff(cluster: Cluster) -> None:
     assert "+++" not in run.output
 
 
-def test_verify_finds_nothing_wrong(cluster: Cluster) -> None:
-    run = cluster.playbook("verify")
+def test_verify_by_its_name_in_the_collection_finds_nothing_wrong(cluster: Cluster) -> None:
+    run = cluster.playbook("unifleet.hybrid.verify")
     assert run.changed() == {}
 
 

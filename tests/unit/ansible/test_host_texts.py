@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import pytest
+import toml
 import tomlkit
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,6 +31,11 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 @given(st.dictionaries(TEXT, VALUES, max_size=5))
 def test_any_document_survives(document: dict[str, Any]) -> None:
     assert tomlkit.parse(to_toml(document)).unwrap() == document
+
+
+def test_the_reader_of_hosts_with_an_old_python_reads_what_an_agent_gets() -> None:
+    document = {"name": "pi1", "labels": {"sensor": "humidity", "a/b": ""}, "server": {"port": 10250, "hosts": ["10.0.0.1", "ä \n"]}}
+    assert toml.loads(to_toml(document)) == document
 
 
 def test_sections_come_after_plain_values_and_null_is_left_out() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def test_check_config_names_every_refused_label_one_a_line(tmp_path: Path, capsy
     lines = capsys.readouterr().err.splitlines()
     assert code == 78
     assert len([line for line in lines if "the flag --node-labels: label" in line]) == 2
+
+
+def test_a_host_whose_python_has_no_toml_of_its_own_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "vk.toml"
+    path.write_text(BASE)
+    expected = read_config(path)
+    for newer in ("tomllib", "tomli"):
+        monkeypatch.setitem(sys.modules, newer, None)
+    assert read_config(path) == expected
+    path.write_text("a = [")
+    with pytest.raises(UnifleetError, match=r"vk\.toml"):
+        read_config(path)
 
 
 def test_check_config_says_ok_and_opens_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
