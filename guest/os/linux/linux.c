@@ -2,7 +2,7 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Linux without a libc: the few system calls that os.h needs, for x86_64 and aarch64.
+ * Linux without a libc: the few system calls that os.h needs, for x86_64, aarch64 and ARMv7.
  *
  * SIGTERM and SIGINT are kept blocked and are taken with rt_sigtimedwait, which is also the sleep: no handler, no race, and it
  * works for process 1 of a container, to which the kernel does not deliver signals that nobody handles.
@@ -45,8 +45,30 @@ static long call(long number, long a, long b, long c, long d) {
 }
 
 __asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tand sp, x0, #-16\n\tbl linux_main\n\tbrk #0\n");
+#elif defined(__arm__)
+/* The calls whose times have 64 bits (since Linux 5.1), so that struct timespec below is right here too. */
+enum { SYS_read = 3, SYS_write = 4, SYS_close = 6, SYS_rt_sigprocmask = 175, SYS_exit_group = 248, SYS_openat = 322,
+       SYS_clock_gettime = 403, SYS_rt_sigtimedwait = 421 };
+
+static long call(long number, long a, long b, long c, long d) {
+    register long r0 __asm__("r0") = a;
+    register long r1 __asm__("r1") = b;
+    register long r2 __asm__("r2") = c;
+    register long r3 __asm__("r3") = d;
+    /* r7 is the frame pointer of Thumb code, so it cannot be a register variable. */
+    __asm__ volatile("push {r7}\n\tmov r7, %1\n\tsvc #0\n\tpop {r7}" : "+r"(r0) : "r"(number), "r"(r1), "r"(r2), "r"(r3) : "memory");
+    return r0;
+}
+
+__asm__(".globl _start\n.type _start, %function\n_start:\n\tmov r0, sp\n\tmov r4, sp\n\tbic r4, r4, #7\n\tmov sp, r4\n\tbl linux_main\n\tudf #0\n");
+
+/* libgcc's 64-bit division calls it after a division by zero, of which there is none here. */
+void __aeabi_ldiv0(void);
+__attribute__((noreturn)) void __aeabi_ldiv0(void) {
+    __builtin_trap();
+}
 #else
-#error "os/linux knows x86_64 and aarch64"
+#error "os/linux knows x86_64, aarch64 and ARMv7"
 #endif
 
 struct timespec {

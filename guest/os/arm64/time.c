@@ -1,0 +1,54 @@
+/* Copyright (c) 2026, Unifleet developers
+ * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+ * SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Time: the virtual counter as clock, its timer as alarm. Both are exact and need no measuring.
+ */
+#include "machine.h"
+
+const bool os_has_files = false;
+static uint64_t began, frequency;
+
+enum { VIRTUAL_TIMER = 2 /* third in the node's list, Linux Documentation/devicetree/bindings/timer/arm,arch_timer.yaml */, ON = 1, MASKED = 2 };
+
+long os_read_file(const char *path, char *bytes, size_t size) {
+    (void)path, (void)bytes, (void)size;
+    return -2;
+}
+
+static uint64_t counter(void) {
+    uint64_t value;
+    __asm__ volatile("isb\n\tmrs %0, cntvct_el0" : "=r"(value) : : "memory");
+    return value;
+}
+
+static void set_timer(uint64_t at, uint64_t control) {
+    __asm__ volatile("msr cntv_cval_el0, %0\n\tmsr cntv_ctl_el0, %1\n\tisb" : : "r"(at), "r"(control) : "memory");
+}
+
+uint64_t os_now(void) {
+    uint64_t ticks = counter() - began;
+    return ticks / frequency * 1000000000u + ticks % frequency * 1000000000u / frequency;
+}
+
+void time_start(const struct tree *tree, uint64_t first) {
+    struct node node = {NULL};
+    began = first;
+    __asm__ volatile("mrs %0, cntfrq_el0" : "=r"(frequency));
+    if (!frequency || !tree_next(tree, "arm,armv8-timer", &node))
+        bare_fail("the machine has no timer that is known (armv8)");
+    interrupts_open(interrupts_number(tree, &node, VIRTUAL_TIMER));
+    set_timer(0, MASKED);
+}
+
+bool os_sleep_until(uint64_t deadline) {
+    uint64_t ticks = deadline / 1000000000u * frequency + (deadline % 1000000000u * frequency + 999999999u) / 1000000000u;
+    while (!power_button_pressed()) {
+        if (os_now() >= deadline)
+            return false;
+        set_timer(began + ticks, ON);
+        interrupts_wait();
+        set_timer(0, MASKED);
+    }
+    return true;
+}
