@@ -3,9 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A unikernel image as an OCI image layout, the same bytes for the same input.
 
-One layer holds everything: /unikernel.json, the kernels of every hypervisor and architecture, the programs. The index lists one
-linux/ARCHITECTURE manifest for each architecture that a kernel is for; they share the layer and differ in their config, so
-that stock containerd, docker and the agents all resolve the same reference on every host and fetch the same blob.
+The index lists one linux/ARCHITECTURE manifest for each architecture that a kernel is for. It carries the kernels of every hypervisor
+(a fat image), so that stock containerd, docker and the agents resolve the same reference on every host, and each host boots what
+fits it. Layers: one with the files that all architectures share, one with /unikernel.json and the kernels of the architecture.
+
+With split, those manifests stay first in the index, and for each hypervisor of an architecture that has several a manifest follows
+that carries its kernels alone, marked by an os.features entry "unifleet.hypervisor.NAME". Agents take it and fetch less; containerd up
+to 2.2 takes the first manifest that fits and does not look at os.features, and from 2.3 on skips what asks for features that it does
+not know (containerd/platforms, compare.go), so it takes the fat one either way. Kernels are layers of their own then, which both
+share, so a registry stores them once.
+
 Times are 0, owners root, entries sorted. Gzip bytes depend on the zlib in use; compression "none" does not.
 """
 
@@ -16,7 +23,7 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -29,6 +36,11 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+HYPERVISOR_FEATURE = "unifleet.hypervisor."
+"""What an os.features entry begins with that marks a manifest for one hypervisor."""
+PROFILE_ANNOTATION = "io.unifleet.unikernel"
+"""The manifest annotation that repeats /unikernel.json, so that an image can be looked at without its layers. Hosts read the file."""
+VARIANTS = {"arm": "v7"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class ImageContent:
     env: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     compression: str = "gzip"
+    split: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,22 +77,79 @@ class Layout:
 def pack(content: ImageContent) -> Layout:
     """The layout of an image. Raises UnifleetError when the profile names a file that is not among the files."""
     checked = profile_from(json.loads(profile_bytes(content.profile)))
-    for key, path in [*checked.kernels.items(), *([("initrd", checked.initrd)] if checked.initrd else [])]:
+    named = {**checked.kernels, **{f"initrd of {target}": path for target, path in _initrds(checked, checked.kernels).items()}}
+    for key, path in named.items():
         if path.lstrip("/") not in content.files:
             raise UnifleetError(f"{key} is to be at {path} in the image, but nothing is put there", "name the file that goes there")
-    blobs: dict[str, bytes] = {}
-    tar = _tar({PROFILE_PATH: (profile_bytes(checked), False), **content.files})
-    zipped = content.compression == "gzip"
-    layer = _add(blobs, _gzip(tar) if zipped else tar, f"{LAYER}+gzip" if zipped else LAYER)
-    manifests = []
+    if PROFILE_PATH in content.files:
+        raise UnifleetError(f"the file /{PROFILE_PATH} cannot be given, for it is made of the other parameters", "leave it out")
+    packer = _Packer(content, checked)
+    manifests, special = [], []
     for architecture in sorted({target.partition("/")[2] for target in checked.kernels}):
-        config = _add(blobs, _json(_config(content, checked, architecture, digest_of(tar))), CONFIG)
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
-        entry = _add(blobs, _json(manifest), MANIFEST)
-        manifests.append({**entry, "platform": {"architecture": architecture, "os": "linux"}})
-    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
-    blobs[digest_of(index)] = index
-    return Layout(digest_of(index), blobs)
+        targets = sorted(target for target in checked.kernels if target.partition("/")[2] == architecture)
+        split = content.split and len(targets) > 1
+        manifests.append(packer.manifest(architecture, targets, apart=split))
+        if split:
+            for target in targets:
+                entry = packer.manifest(architecture, [target], apart=True)
+                entry["platform"]["os.features"] = [HYPERVISOR_FEATURE + target.partition("/")[0]]
+                special.append(entry)
+    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*manifests, *special]})
+    packer.blobs[digest_of(index)] = index
+    return Layout(digest_of(index), packer.blobs)
+
+
+class _Packer:
+    """The blobs of one image as they are made; the same content is one blob."""
+
+    def __init__(self, content: ImageContent, profile: Profile) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self._content = content
+        self._profile = profile
+        own = {path.lstrip("/") for path in [*profile.kernels.values(), *_initrds(profile, profile.kernels).values()]}
+        self._shared = {path: file for path, file in content.files.items() if path not in own}
+
+    def manifest(self, architecture: str, targets: Sequence[str], *, apart: bool) -> dict[str, Any]:
+        """The index entry of a manifest with these targets. apart: each target's files are a layer of their own."""
+        profile = self._profile.only(targets)
+        document = {PROFILE_PATH: (profile_bytes(profile), False)}
+        of_targets = [self._files_of(target) for target in targets]
+        together: dict[str, tuple[bytes, bool]] = {}
+        for files in of_targets:
+            together.update(files)
+        parts = [self._shared, *of_targets, document] if apart else [self._shared, {**together, **document}]
+        layers, diff_ids = [], []
+        for part in parts:
+            layer, diff_id = self._layer(part) if part else (None, "")
+            if layer is not None and layer not in layers:
+                layers.append(layer)
+                diff_ids.append(diff_id)
+        config = _add(self.blobs, _json(_config(self._content, profile, architecture, diff_ids)), CONFIG)
+        annotations = {PROFILE_ANNOTATION: profile_bytes(profile).decode().strip()}
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers, "annotations": annotations}
+        return {**_add(self.blobs, _json(manifest), MANIFEST), "platform": _platform(architecture)}
+
+    def _files_of(self, target: str) -> dict[str, tuple[bytes, bool]]:
+        paths = [self._profile.kernels[target], *_initrds(self._profile, [target]).values()]
+        return {path.lstrip("/"): self._content.files[path.lstrip("/")] for path in paths}
+
+    def _layer(self, files: Mapping[str, tuple[bytes, bool]]) -> tuple[dict[str, Any], str]:
+        tar = _tar(files)
+        zipped = self._content.compression == "gzip"
+        return _add(self.blobs, _gzip(tar) if zipped else tar, f"{LAYER}+gzip" if zipped else LAYER), digest_of(tar)
+
+
+def _initrds(profile: Profile, targets: Iterable[str]) -> dict[str, str]:
+    """Target -> path of the initial RAM disk, of those targets that get one."""
+    paths = {target: profile.initrd_of(target) for target in targets}
+    return {target: path for target, path in paths.items() if path is not None}
+
+
+def _platform(architecture: str) -> dict[str, Any]:
+    platform: dict[str, Any] = {"architecture": architecture, "os": "linux"}
+    if architecture in VARIANTS:
+        platform["variant"] = VARIANTS[architecture]
+    return platform
 
 
 def write(layout: Layout, directory: Path, tag: str) -> bool:
@@ -132,11 +202,20 @@ def summary(layout: Layout) -> dict[str, Any]:
     for entry in index["manifests"]:
         manifest = json.loads(layout.blobs[entry["digest"]])
         config = json.loads(layout.blobs[manifest["config"]["digest"]])
-        platforms["linux/" + entry["platform"]["architecture"]] = {"digest": entry["digest"], "config": config["config"]}
+        profile = json.loads(manifest["annotations"][PROFILE_ANNOTATION])
+        platforms[platform_name(entry["platform"])] = {"digest": entry["digest"], "config": config["config"], "profile": profile}
     return {"digest": layout.digest, "platforms": platforms}
 
 
-def _config(content: ImageContent, profile: Profile, architecture: str, diff_id: str) -> dict[str, Any]:
+def platform_name(platform: Mapping[str, Any]) -> str:
+    """A platform in one word: linux/arm/v7, or linux/amd64+xen for the manifest of one hypervisor."""
+    name = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if platform.get(key))
+    features = platform.get("os.features")
+    marks = [str(feature) for feature in features] if isinstance(features, list) else []
+    return name + "".join("+" + mark.replace(HYPERVISOR_FEATURE, "", 1) for mark in marks)
+
+
+def _config(content: ImageContent, profile: Profile, architecture: str, diff_ids: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {"Entrypoint": [_program(profile, architecture), *content.fixed_args]}
     if content.args:
         config["Cmd"] = list(content.args)
@@ -144,7 +223,7 @@ def _config(content: ImageContent, profile: Profile, architecture: str, diff_id:
         config["Env"] = [f"{name}={value}" for name, value in content.env]
     if content.labels:
         config["Labels"] = dict(content.labels)
-    return {"architecture": architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+    return {**_platform(architecture), "config": config, "rootfs": {"type": "layers", "diff_ids": list(diff_ids)}}
 
 
 def _program(profile: Profile, architecture: str) -> str:

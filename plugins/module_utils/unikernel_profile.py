@@ -5,19 +5,26 @@
 
     {"version": 1, "family": "plain",
      "kernels": {"kvm/amd64": "/boot/sensor-kvm-amd64", "process/arm64": "/bin/sensor-process-arm64"},
-     "initrd": "/boot/initrd", "memory": "8Mi", "stop": "request", "network": false}
+     "initrd": "/boot/initrd", "initrds": {"kvm/arm64": "/boot/initrd-arm64"},
+     "memory": "8Mi", "stop": "request", "network": false,
+     "hardware": {"kvm/amd64": {"machine": "q35", "nic": "e1000", "console": "serial"}},
+     "exit": {"prefix": "exit code: ", "codes": {"42": 134}, "silent": 0}}
 
-version, family and kernels are required. kernels: HYPERVISOR/ARCHITECTURE -> absolute path in the image. memory: the least that the
-guest boots with. stop: "request" (it ends when asked) or "kill" (it cannot be asked); without it the family decides. network:
-whether the guest drives a network interface. The image may come from anywhere, so that anything else is refused.
+version, family and kernels are required. kernels: HYPERVISOR/ARCHITECTURE -> absolute path in the image. initrd: for every kernel that
+initrds does not name. memory: the least that the guest boots with. stop: "request" (it ends when asked) or "kill" (it cannot be
+asked); without it the family decides. network: whether the guest drives a network interface. hardware: what a kernel needs of its
+machine, from short lists; what is left out is the host's choice. exit: see ExitRule.
+
+The image may come from anywhere, so that anything else is refused: no key passes libvirt XML or hypervisor flags through.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -26,15 +33,103 @@ PROFILE_PATH = "unikernel.json"
 """Where in an image the profile is, below its root."""
 HYPERVISORS = ("kvm", "xen", "process", "simulated")
 ARCHITECTURES = ("amd64", "arm64", "arm", "386", "riscv64")
+"""As OCI names them; arm is arm/v7."""
+ALSO_RUNS: Mapping[str, tuple[str, ...]] = MappingProxyType({"amd64": ("386",), "arm64": ("arm",)})
+"""Architecture -> those whose programs its processors run too."""
 BYTES_MOST = 65536
 PATH_MOST = 1024
+PREFIX_MOST = 64
 MEMORY_LEAST = 1 << 20
 MEMORY_MOST = 1 << 40
 
-_KEYS = ("version", "family", "kernels", "initrd", "memory", "stop", "network")
+_PC = ("pc", "q35", "microvm")
+MACHINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "kvm/amd64": _PC,
+        "kvm/386": _PC,
+        "kvm/arm64": ("virt",),
+        "kvm/arm": ("virt",),
+        "kvm/riscv64": ("virt",),
+        "xen/amd64": ("pvh", "pv", "hvm"),
+        "xen/386": ("pvh", "pv", "hvm"),
+        "xen/arm64": ("pvh",),
+    }
+)
+"""Target -> the machine types that an image may ask for. A target that is not here takes no hardware."""
+NICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pc": ("virtio", "e1000", "rtl8139"),
+        "q35": ("virtio", "e1000", "e1000e", "rtl8139"),
+        "microvm": ("virtio",),
+        "virt": ("virtio", "e1000"),
+        "pvh": ("netfront",),
+        "pv": ("netfront",),
+        "hvm": ("netfront", "e1000", "rtl8139"),
+    }
+)
+"""Machine type -> the models of its network card; the first is the default."""
+CONSOLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pc": ("serial", "virtio"),
+        "q35": ("serial", "virtio"),
+        "microvm": ("serial", "virtio"),
+        "virt": ("serial", "virtio"),
+        "pvh": ("xen",),
+        "pv": ("xen",),
+        "hvm": ("serial", "xen"),
+    }
+)
+"""Machine type -> the devices that its console may be; the first is the default."""
+
+_KEYS = ("version", "family", "kernels", "initrd", "initrds", "memory", "stop", "network", "hardware", "exit")
+_HARDWARE_KEYS = ("machine", "nic", "console")
+_EXIT_KEYS = ("prefix", "codes", "silent")
 _FAMILY = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _MEMORY = re.compile(r"([1-9][0-9]{0,12})(Ki|Mi|Gi)?")
+_CODE = re.compile(rb"(0|[1-9][0-9]{0,2})[ \t]*")
 _UNITS = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a kernel needs of its machine: machine type, model of network card, device of the console; "" is the host's choice."""
+
+    machine: str = ""
+    nic: str = ""
+    console: str = ""
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """What the end of a guest that powered itself off means.
+
+    prefix: the console's last line, when it begins with this and a decimal number is all that follows, says the exit code ("": the
+    family knows how the guest says it). codes: what the guest says -> what is reported. silent: the code of one that said nothing.
+    """
+
+    prefix: str = ""
+    codes: Mapping[int, int] = field(default_factory=dict)
+    silent: Optional[int] = None
+
+    def code(self, console_tail: bytes, said: Optional[int]) -> Optional[int]:
+        """The exit code, 0 to 255, or None. said: what the family read from the same console."""
+        if self.prefix:
+            line = console_tail.rstrip(b"\r\n").rpartition(b"\n")[2]
+            start = self.prefix.encode()
+            found = _CODE.fullmatch(line[len(start) :]) if line.startswith(start) else None
+            said = int(found.group(1)) & 0xFF if found else said
+        return self.silent if said is None else self.codes.get(said, said)
+
+    def document(self) -> dict[str, Any]:
+        """As in /unikernel.json."""
+        document: dict[str, Any] = {}
+        if self.prefix:
+            document["prefix"] = self.prefix
+        if self.codes:
+            document["codes"] = {str(said): code for said, code in sorted(self.codes.items())}
+        if self.silent is not None:
+            document["silent"] = self.silent
+        return document
 
 
 @dataclass(frozen=True)
@@ -42,8 +137,9 @@ class Profile:
     """An image's /unikernel.json, validated.
 
     kernels: "HYPERVISOR/ARCH" (kvm/amd64, xen/amd64, process/arm64, ...) -> path inside the image.
+    initrd: path of the initial RAM disk of every kernel that initrds (target -> path) does not name.
     memory_bytes: the least that the guest boots with. can_shut_down: overrides the family's answer.
-    network: whether the guest drives a network interface.
+    network: whether the guest drives a network interface. hardware: target -> what it needs.
     """
 
     family: str
@@ -52,6 +148,29 @@ class Profile:
     memory_bytes: int = 0
     can_shut_down: Optional[bool] = None
     network: bool = False
+    initrds: Mapping[str, str] = field(default_factory=dict)
+    hardware: Mapping[str, Hardware] = field(default_factory=dict)
+    exit_rule: Optional[ExitRule] = None
+
+    def initrd_of(self, target: str) -> Optional[str]:
+        """The path of the initial RAM disk that this target's kernel gets; a process gets none."""
+        return None if target.startswith("process/") else self.initrds.get(target, self.initrd)
+
+    def only(self, targets: Sequence[str]) -> Profile:
+        """The same profile with these targets alone."""
+        kept = [target for target in self.kernels if target in targets]
+        shared = self.initrd if any(target not in self.initrds and self.initrd_of(target) for target in kept) else None
+        return Profile(
+            family=self.family,
+            kernels={target: self.kernels[target] for target in kept},
+            initrd=shared,
+            memory_bytes=self.memory_bytes,
+            can_shut_down=self.can_shut_down,
+            network=self.network,
+            initrds={target: self.initrds[target] for target in kept if target in self.initrds},
+            hardware={target: self.hardware[target] for target in kept if target in self.hardware},
+            exit_rule=self.exit_rule,
+        )
 
 
 def parse_profile(content: bytes) -> Profile:
@@ -69,9 +188,7 @@ def profile_from(document: Any) -> Profile:
     """Check a decoded document. Raises UnifleetError naming the key that is wrong."""
     if not isinstance(document, dict):
         raise _wrong("is not a JSON object", "write {...}")
-    unknown = sorted(set(document) - set(_KEYS))
-    if unknown:
-        raise _wrong(f"has the unknown key {_shown(unknown[0])}", f"known: {', '.join(_KEYS)}")
+    _known(document, _KEYS, "")
     if document.get("version") != 1 or isinstance(document["version"], bool):
         raise _wrong(f"has version {_shown(document.get('version'))}", "this Unifleet reads version 1")
     family = document.get("family")
@@ -84,13 +201,19 @@ def profile_from(document: Any) -> Profile:
     if stop not in (None, "request", "kill") or isinstance(stop, bool):
         raise _wrong(f"has stop {_shown(stop)}", 'write "request" or "kill"')
     initrd = document.get("initrd")
+    kernels = _kernels(document.get("kernels"))
     return Profile(
         family=family,
-        kernels=_kernels(document.get("kernels")),
+        kernels=kernels,
         initrd=None if initrd is None else _path(initrd, "initrd"),
         memory_bytes=_memory(document.get("memory")),
         can_shut_down=None if stop is None else stop == "request",
         network=network,
+        initrds={
+            target: _path(path, f"initrds[{target}]") for target, path in _by_target(document.get("initrds"), "initrds", kernels).items()
+        },
+        hardware={target: _hardware(entry, target) for target, entry in _by_target(document.get("hardware"), "hardware", kernels).items()},
+        exit_rule=exit_rule_from(document["exit"]) if document.get("exit") is not None else None,
     )
 
 
@@ -105,6 +228,15 @@ def profile_bytes(profile: Profile) -> bytes:
         document["stop"] = "request" if profile.can_shut_down else "kill"
     if profile.network:
         document["network"] = True
+    if profile.initrds:
+        document["initrds"] = dict(profile.initrds)
+    hardware = {
+        target: {key: getattr(entry, key) for key in _HARDWARE_KEYS if getattr(entry, key)} for target, entry in profile.hardware.items()
+    }
+    if any(hardware.values()):
+        document["hardware"] = {target: entry for target, entry in hardware.items() if entry}
+    if profile.exit_rule is not None and profile.exit_rule.document():
+        document["exit"] = profile.exit_rule.document()
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
@@ -121,6 +253,89 @@ def _kernels(value: Any) -> Mapping[str, str]:
             )
         kernels[target] = _path(path, f"kernels[{target}]")
     return kernels
+
+
+def _known(document: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(document) - set(known))
+    if unknown:
+        hint = f"known: {', '.join(known)}"
+        if "xml" in unknown[0].lower() or "domain" in unknown[0].lower():
+            hint = f"an image cannot bring libvirt XML; {hint}"
+        raise _wrong(f"has the unknown key {_shown(where + unknown[0])}", hint)
+
+
+def _by_target(value: Any, key: str, kernels: Mapping[str, str]) -> Mapping[str, Any]:
+    """An object from target to anything, for targets that have a kernel."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(f"has {key} {_shown(value)}", f'write an object such as {{"{next(iter(kernels))}": ...}}')
+    for target in value:
+        if target not in kernels:
+            raise _wrong(f"has {key} for {_shown(target)}, which has no kernel", f"kernels: {', '.join(sorted(kernels))}")
+    return value
+
+
+def _hardware(value: Any, target: str) -> Hardware:
+    where = f"hardware[{target}]"
+    machines = MACHINES.get(target, ())
+    if not machines:
+        raise _wrong(f"has {where}", f"only {', '.join(MACHINES)} are machines with hardware")
+    if not isinstance(value, dict):
+        raise _wrong(f"has {where} {_shown(value)}", f"write an object with {', '.join(_HARDWARE_KEYS)}")
+    _known(value, _HARDWARE_KEYS, f"{where}.")
+    machine = _one_of(value.get("machine"), machines, f"{where}.machine")
+    types = (machine,) if machine else machines
+    nic = _one_of(value.get("nic"), _in_all(NICS, types), f"{where}.nic")
+    console = _one_of(value.get("console"), _in_all(CONSOLES, types), f"{where}.console")
+    return Hardware(machine, nic, console)
+
+
+def _in_all(table: Mapping[str, tuple[str, ...]], machines: Sequence[str]) -> list[str]:
+    """What every one of these machine types has: without a machine type the host takes the one that it likes."""
+    return [entry for entry in table[machines[0]] if all(entry in table[machine] for machine in machines)]
+
+
+def _one_of(value: Any, allowed: Sequence[str], where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or value not in allowed:
+        raise _wrong(f"has {where} {_shown(value)}", f"allowed: {', '.join(allowed) or 'nothing before machine is named'}")
+    return value
+
+
+def exit_rule_from(value: Any) -> ExitRule:
+    """Check a decoded "exit" object. Raises UnifleetError naming the key that is wrong."""
+    if not isinstance(value, dict):
+        raise _wrong(f"has exit {_shown(value)}", f"write an object with {', '.join(_EXIT_KEYS)}")
+    _known(value, _EXIT_KEYS, "exit.")
+    prefix = value.get("prefix", "")
+    if not isinstance(prefix, str) or len(prefix) > PREFIX_MOST or not prefix.isprintable() or not _encodes(prefix):
+        raise _wrong(f"has exit.prefix {_shown(prefix)}", f"write up to {PREFIX_MOST} printable characters")
+    codes = value.get("codes", {})
+    if not isinstance(codes, dict):
+        raise _wrong(f"has exit.codes {_shown(codes)}", 'write an object such as {"42": 134}')
+    mapped = {}
+    for said, code in codes.items():
+        if _CODE.fullmatch(said.encode("utf-8", "replace")) is None or not said.isdigit() or int(said) > 255:
+            raise _wrong(f"has exit.codes for {_shown(said)}", "write a code from 0 to 255")
+        mapped[int(said)] = _exit_code(code, f"exit.codes[{said}]")
+    silent = value.get("silent")
+    return ExitRule(prefix, mapped, None if silent is None else _exit_code(silent, "exit.silent"))
+
+
+def _exit_code(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+        raise _wrong(f"has {where} {_shown(value)}", "write a code from 0 to 255")
+    return value
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _path(value: Any, key: str) -> str:

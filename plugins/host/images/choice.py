@@ -14,6 +14,7 @@ from pathlib import Path
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, Profile
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ALSO_RUNS, Hardware
 
 UNUSABLE = "ErrImagePull"
 """kubelet's reason for an image that was fetched and cannot be used."""
@@ -24,30 +25,43 @@ def choose_bootable(image: Image, hypervisor: str, architecture: str) -> Bootabl
     if image.profile is None:
         return _plain_linux(image, hypervisor, architecture)
     profile = image.profile
-    target = f"{hypervisor}/{architecture}"
-    path = profile.kernels.get(target)
-    why = f"/unikernel.json has a kernel for {target}"
-    if path is None and hypervisor == "simulated":
-        target, path = sorted(profile.kernels.items())[0]
-        why = f"a simulated machine takes any kernel; {target} is the first in /unikernel.json"
-    if path is None:
+    target, why = _target(profile, hypervisor, architecture)
+    if not target:
         raise ImageError(
             UNUSABLE,
-            f"image {image.reference} has no kernel for {target}; it has {', '.join(sorted(profile.kernels))}",
+            f"image {image.reference} has no kernel for {hypervisor}/{architecture}; it has {', '.join(sorted(profile.kernels))}",
             "build the image for this host too, or keep the pod off it with a nodeSelector",
         )
     return Bootable(
         image=image,
         hypervisor=hypervisor,
         architecture=architecture,
-        kernel=_file(image, path),
+        kernel=_file(image, profile.kernels[target]),
         family=profile.family,
-        initrd=_initrd(image, profile),
+        initrd=_initrd(image, profile, target),
         memory_bytes=profile.memory_bytes,
         can_shut_down=profile.can_shut_down,
         network=profile.network,
         why=why,
+        target=target,
+        hardware=profile.hardware.get(target, Hardware()),
+        exit_rule=profile.exit_rule,
     )
+
+
+def _target(profile: Profile, hypervisor: str, architecture: str) -> tuple[str, str]:
+    """Which of the kernels, and why; ("", "") when none fits."""
+    target = f"{hypervisor}/{architecture}"
+    if target in profile.kernels:
+        return target, f"/unikernel.json has a kernel for {target}"
+    if hypervisor == "process":
+        for other in ALSO_RUNS.get(architecture, ()):
+            if f"process/{other}" in profile.kernels:
+                return f"process/{other}", f"/unikernel.json has no kernel for {target}, but one for process/{other}, which runs here too"
+    if hypervisor == "simulated":
+        first = min(profile.kernels)
+        return first, f"a simulated machine takes any kernel; {first} is the first in /unikernel.json"
+    return "", ""
 
 
 def _plain_linux(image: Image, hypervisor: str, architecture: str) -> Bootable:
@@ -67,8 +81,9 @@ def _plain_linux(image: Image, hypervisor: str, architecture: str) -> Bootable:
     )
 
 
-def _initrd(image: Image, profile: Profile) -> Path | None:
-    return None if profile.initrd is None else _file(image, profile.initrd)
+def _initrd(image: Image, profile: Profile, target: str) -> Path | None:
+    path = profile.initrd_of(target)
+    return None if path is None else _file(image, path)
 
 
 def _file(image: Image, path: str) -> Path:

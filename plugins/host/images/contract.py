@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule, Hardware, Profile
 
 __all__ = ["Bootable", "Image", "ImageError", "Profile", "RegistryCredentials"]
 
@@ -42,7 +42,8 @@ class Image:
 class Bootable:
     """What of an image a host with this hypervisor and architecture runs; why says how it was chosen.
 
-    kernel, initrd: absolute paths of regular files on the host, inside image.root, no symbolic link in them.
+    kernel, initrd: absolute paths of regular files on the host, inside image.root, no symbolic link in them. target: which of the
+    image's kernels it is ("" without /unikernel.json). hardware, exit_rule: what the image says of its machine and of its end.
     """
 
     image: Image
@@ -55,6 +56,9 @@ class Bootable:
     can_shut_down: Optional[bool] = None
     network: bool = False
     why: str = ""
+    target: str = ""
+    hardware: Hardware = field(default_factory=Hardware)
+    exit_rule: Optional[ExitRule] = None
 
 
 @dataclass(frozen=True)

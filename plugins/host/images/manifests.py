@@ -4,8 +4,10 @@
 """What a registry says of an image: index, manifest and config, read strictly from bytes that anybody may have written. Pure.
 
 OCI image-spec 1.1 and Docker's schema 2, which differ in media types only. Of an index the entry is chosen as containerd does
-(platforms.Only): the first of the host's architecture, else the first of one that it runs too; entries for another system and
-attestations never match.
+(platforms.Only): the first of the host's architecture and the best variant of it, else the first of one that it runs too; entries for
+another system and attestations never match. One thing more than containerd: among the entries that fit equally, one that is marked
+for the host's hypervisor (os.features "unifleet.hypervisor.NAME") goes before one that is marked for none; one marked for
+another, or for anything else, is left alone.
 """
 
 from __future__ import annotations
@@ -17,13 +19,19 @@ from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import is_digest
+from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import HYPERVISOR_FEATURE, platform_name
 
 BYTES_MOST = 4 << 20
 LAYERS_MOST = 256
 INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
-_ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
+_RUNS = {
+    "amd64": (("amd64", ("", "v1")), ("386", ("",))),
+    "arm64": (("arm64", ("", "v8")), ("arm", ("v8",)), ("arm", ("", "v7")), ("arm", ("v6",)), ("arm", ("v5",))),
+    "arm": (("arm", ("", "v7")), ("arm", ("v6",)), ("arm", ("v5",))),
+}
+"""Architecture of the host -> what it runs, best first: architecture, and variants that are alike (containerd/platforms, compare.go)."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +70,71 @@ def digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def choose(content: bytes, architecture: str) -> Optional[Descriptor]:
-    """The entry of an index for this architecture; None when content is a single manifest. Raises UnifleetError when there is none."""
+@dataclass(frozen=True)
+class Entry:
+    """One image of an index that is for Linux. platform: as people write it, linux/arm/v7 or linux/amd64+xen."""
+
+    descriptor: Descriptor
+    platform: str
+    architecture: str
+    variant: str = ""
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The entry that a host takes, and why. others: the platforms that the index offers besides."""
+
+    entry: Entry
+    why: str
+    others: tuple[str, ...] = ()
+
+
+def entries_of(content: bytes) -> Optional[tuple[Entry, ...]]:
+    """The entries of an index that are for Linux, in its order; None when content is a single manifest. Raises UnifleetError."""
     document = _document(content, "manifest")
     if document.get("mediaType") not in INDEX_TYPES and not ("manifests" in document and "config" not in document):
         return None
     entries = []
     for entry in _list(document, "manifests", "index"):
         platform = entry.get("platform") if isinstance(entry, dict) else None
-        if isinstance(platform, dict) and platform.get("os", "linux") == "linux" and isinstance(platform.get("architecture"), str):
-            entries.append((platform["architecture"], entry))
-    for wanted in (architecture, *_ALSO_RUNS.get(architecture, ())):
-        for offered, entry in entries:
-            if offered == wanted:
-                return _descriptor(entry, "index")
-    offers = ", ".join(sorted({offered for offered, _entry in entries})) or "nothing for Linux"
+        if not isinstance(platform, dict) or platform.get("os", "linux") != "linux" or not isinstance(platform.get("architecture"), str):
+            continue
+        features, variant = platform.get("os.features") or [], platform.get("variant") or ""
+        if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features) or not isinstance(variant, str):
+            continue
+        name = platform_name({**platform, "os": "linux", "os.features": features})
+        entries.append(Entry(_descriptor(entry, "index"), name[:200], platform["architecture"], variant, tuple(features)))
+    return tuple(entries)
+
+
+def choose(content: bytes, architecture: str, hypervisor: str = "") -> Optional[Descriptor]:
+    """The entry of an index for this host; None when content is a single manifest. Raises UnifleetError when there is none."""
+    choice = choose_entry(content, architecture, hypervisor)
+    return None if choice is None else choice.entry.descriptor
+
+
+def choose_entry(content: bytes, architecture: str, hypervisor: str = "") -> Optional[Choice]:
+    """As choose, with the reason. hypervisor: the host's kind of machines; "" is what containerd would take."""
+    entries = entries_of(content)
+    if entries is None:
+        return None
+    mine = (f"{HYPERVISOR_FEATURE}{hypervisor}",) if hypervisor else ()
+    for wanted, variants in _RUNS.get(architecture, ((architecture, ("",)),)):
+        fitting = [entry for entry in entries if entry.architecture == wanted and entry.variant in variants]
+        marked = [entry for entry in fitting if mine and entry.features == mine]
+        plain = [entry for entry in fitting if not entry.features]
+        chosen = next(iter(marked or plain), None)
+        if chosen is not None:
+            why = (
+                f"the first entry for linux/{wanted}"
+                if chosen in plain
+                else f"the entry for linux/{wanted} that is marked for {hypervisor}"
+            )
+            if wanted != architecture:
+                why += f", which linux/{architecture} runs too"
+            return Choice(chosen, why, tuple(entry.platform for entry in entries if entry is not chosen))
+    offers = ", ".join(dict.fromkeys(entry.platform for entry in entries)) or "nothing for Linux"
     raise UnifleetError(f"the image has no entry for linux/{architecture}; it has {offers[:200]}", "build it for this architecture")
 
 

@@ -57,7 +57,8 @@ class ImageStore:
     """The images of one host. Blocking; safe from any thread, and beside other processes with the same directory.
 
     default_registry: where a name without a registry is looked up. insecure_registries: "HOST:PORT" of those that speak plain HTTP or have
-    a certificate that is not checked. architecture: in OCI terms. size_limit: bytes that one image may unpack to.
+    a certificate that is not checked. architecture: in OCI terms. hypervisor: the host's kind of machines, for images that are split by it.
+    size_limit: bytes that one image may unpack to.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ImageStore:
         insecure_registries: Sequence[str] = (),
         architecture: str = "amd64",
         *,
+        hypervisor: str = "",
         size_limit: int = 4 << 30,
         entry_limit: int = 200_000,
         pull_timeout: float = 600.0,
@@ -75,6 +77,7 @@ class ImageStore:
         self._directory = directory
         self._default_registry = default_registry
         self._architecture = architecture
+        self._hypervisor = hypervisor
         self._size_limit = size_limit
         self._entry_limit = entry_limit
         self._registry = registry or Registry(insecure_registries, pull_timeout)
@@ -144,7 +147,7 @@ class ImageStore:
             raise ImageError(
                 PULL_FAILED, f"image {wanted}: the registry sent other content, {digest_of(top)}", "do not trust this registry"
             )
-        entry = choose(top, self._architecture)
+        entry = choose(top, self._architecture, self._hypervisor)
         return entry.digest if entry is not None else digest_of(top)
 
     def _fetch(self, wanted: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path) -> Image:
@@ -192,7 +195,7 @@ class ImageStore:
         root.chmod(0o755)
         profile = _profile(root)
         if profile is not None:
-            _make_readable(root, [*profile.kernels.values(), *([profile.initrd] if profile.initrd else [])])
+            _make_readable(root, [*profile.kernels.values(), *profile.initrds.values(), *([profile.initrd] if profile.initrd else [])])
         new.chmod(0o755)
         record = {"digest": digest, "config": _config_document(config)}
         (new / "image.json").write_text(json.dumps(record, sort_keys=True))
@@ -233,7 +236,7 @@ class ImageStore:
         return self._directory / "images" / digest.replace(":", "-")
 
     def _reference_file(self, wanted: ImageReference) -> Path:
-        name = hashlib.sha256(f"{wanted} {self._architecture}".encode()).hexdigest()
+        name = hashlib.sha256(f"{wanted} {self._architecture} {self._hypervisor}".encode()).hexdigest()
         return self._directory / "references" / f"{name}.json"
 
     def _remember(self, wanted: ImageReference, digest: str, work: Path) -> None:

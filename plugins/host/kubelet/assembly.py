@@ -69,6 +69,7 @@ def open_images(config: Config, architecture: str) -> Images:
         config.images.default_registry,
         config.images.insecure_registries,
         architecture,
+        hypervisor=config.provider,
     )
 
 

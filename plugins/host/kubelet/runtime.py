@@ -154,7 +154,7 @@ def kernel(container: Container, bootable: Bootable, guest: Guest, network: Opti
     except UnifleetError as error:
         raise StepError("CreateContainerConfigError", f"{container.path}: {error}") from error
     can_shut_down = guest.can_shut_down if bootable.can_shut_down is None else bootable.can_shut_down
-    return Kernel(bootable.kernel, line, bootable.initrd, can_shut_down, guest.exit_code)
+    return Kernel(bootable.kernel, line, bootable.initrd, can_shut_down, guest.exit_code, bootable.hardware, bootable.exit_rule)
 
 
 def mac_of(key: str) -> str:

@@ -19,6 +19,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Optional, Protocol, Union
 
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Hardware as KernelHardware
+
 
 class Phase(str, Enum):
     """Where a machine is in its life; the hypervisor or systemd said so."""
@@ -66,13 +69,18 @@ class Program:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that a hypervisor boots directly. command_line: what the guest family made of args, env and network."""
+    """A kernel that a hypervisor boots directly. command_line: what the guest family made of args, env and network.
+
+    hardware: what it needs of its machine, empty where it takes what the host likes. exit_rule: what its end means; kept with the machine.
+    """
 
     image: Path
     command_line: str
     initrd: Optional[Path] = None
     can_shut_down: bool = False
     exit_from_console: Optional[Callable[[bytes], Optional[int]]] = None
+    hardware: KernelHardware = field(default_factory=KernelHardware)
+    exit_rule: Optional[ExitRule] = None
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ import base64
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Exit, Kernel, MachineSpec
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Exit, Interface, Kernel, MachineSpec
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import CONSOLES, NICS, ExitRule, exit_rule_from
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Hardware as KernelHardware
 
 NAMESPACE = "https://unifleet.io/xml/machine/1"
 PREFIX = "unifleet"
@@ -30,13 +32,15 @@ CONSOLE_TAIL = 4096
 
 @dataclass(frozen=True)
 class Record:
-    """What the domain carries of its machine: the spec's metadata, whether it can be asked to stop, its console, and how far it got."""
+    """What the domain carries of its machine: the spec's metadata, whether it can be asked to stop, its console, how far it got, and
+    what its end means."""
 
     metadata: Mapping[str, str]
     can_shut_down: bool
     console: str
     started_at: Optional[float] = None
     exit: Optional[Exit] = None
+    exit_rule: Optional[ExitRule] = None
 
     def element(self) -> str:
         """The metadata element's content. Base64, for XML cannot carry every character."""
@@ -47,6 +51,8 @@ class Record:
             "started_at": self.started_at,
             "exit": [self.exit.code, self.exit.reason, self.exit.finished_at, self.exit.message] if self.exit else None,
         }
+        if self.exit_rule:
+            body["exit_rule"] = self.exit_rule.document()
         element = ET.Element("machine", {"version": "1"})
         element.text = base64.b64encode(json.dumps(body, sort_keys=True).encode()).decode()
         return ET.tostring(element, encoding="unicode")
@@ -61,14 +67,18 @@ def record_from(element: str) -> Record:
     try:
         body = json.loads(base64.b64decode(ET.fromstring(element).text or ""))  # noqa: S314 - libvirt parsed it before
         end = Exit(*body["exit"]) if body["exit"] else None
-        return Record(body["metadata"], body["can_shut_down"], body["console"], body["started_at"], end)
-    except (ET.ParseError, ValueError, KeyError, TypeError) as error:
+        rule = exit_rule_from(body["exit_rule"]) if body.get("exit_rule") else None
+        return Record(body["metadata"], body["can_shut_down"], body["console"], body["started_at"], end, rule)
+    except (ET.ParseError, ValueError, KeyError, TypeError, UnifleetError) as error:
         raise UnifleetError(f"a domain's {NAMESPACE} metadata cannot be read: {error}", "undefine the domain with virsh") from error
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What domains of this host are made of. domain_type: kvm or qemu. cpu: QEMU model name. limit_cpu: a CPU controller is there."""
+    """What domains of this host are made of. domain_type: kvm or qemu. cpu: QEMU model name. limit_cpu: a CPU controller is there.
+
+    machine: the type of those whose kernel asks for none. machines: the types that a kernel may ask for here.
+    """
 
     domain_type: str
     cpu: str
@@ -76,13 +86,15 @@ class Hardware:
     architecture: str = "x86_64"
     loader: Optional[Path] = None
     limit_cpu: bool = False
+    machines: tuple[str, ...] = ("pc", "q35", "microvm")
 
 
 def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardware) -> str:
     """The domain of a machine: a kernel booted directly, a serial console with a log file, and no device that was not asked for.
 
-    Raises UnifleetError for a command line that XML cannot carry.
+    Raises UnifleetError for a command line that XML cannot carry, and for hardware that is not to be had here.
     """
+    wanted = hardware_of(spec.title, kernel.hardware, hardware)
     for what, text in (("command line", kernel.command_line), ("title", spec.title), ("kernel path", str(kernel.image))):
         if any((ord(letter) < 32 and letter not in "\t") or ord(letter) in (0xFFFE, 0xFFFF) for letter in text):
             raise UnifleetError(f"{spec.title!r}: the {what} has a control character, which libvirt cannot carry", "encode or remove it")
@@ -91,7 +103,7 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
     _add(domain, "uuid", spec.key)
     _add(domain, "title", spec.title)
     metadata = ET.SubElement(domain, "metadata")
-    record = Record(spec.metadata, kernel.can_shut_down, str(console))
+    record = Record(spec.metadata, kernel.can_shut_down, str(console), exit_rule=kernel.exit_rule)
     machine = ET.fromstring(record.element())  # noqa: S314 - made a line above
     machine.tag = f"{{{NAMESPACE}}}machine"
     metadata.append(machine)
@@ -102,8 +114,8 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
         _add(tune, "global_period", "100000")
         _add(tune, "global_quota", str(max(1000, spec.cpu_millis * 100)))
     system = ET.SubElement(domain, "os")
-    _add(system, "type", "hvm", arch=hardware.architecture, machine=hardware.machine)
-    if hardware.loader:
+    _add(system, "type", "hvm", arch=hardware.architecture, machine=wanted.machine)
+    if hardware.loader and wanted.machine != "microvm":  # which brings it
         _add(system, "loader", str(hardware.loader), readonly="yes", type="rom")
     _add(system, "kernel", str(kernel.image))
     if kernel.initrd:
@@ -121,17 +133,55 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
     devices = ET.SubElement(domain, "devices")
     ET.SubElement(devices, "controller", {"type": "usb", "model": "none"})
     ET.SubElement(devices, "memballoon", {"model": "none"})
+    mmio = wanted.machine == "microvm"  # it has no PCI, and libvirt is to be told so of each device
     if spec.interface:
-        card = ET.SubElement(devices, "interface", {"type": "bridge"})
-        ET.SubElement(card, "mac", {"address": spec.interface.mac})
-        ET.SubElement(card, "source", {"bridge": spec.interface.bridge})
-        ET.SubElement(card, "model", {"type": "virtio"})
-        ET.SubElement(card, "rom", {"enabled": "no"})
-    serial = ET.SubElement(devices, "serial", {"type": "pty"})
-    ET.SubElement(serial, "log", {"file": str(console), "append": "on"})
-    ET.SubElement(serial, "target", {"port": "0"})
+        _add_card(devices, spec.interface, wanted.nic, mmio)
+    _add_console(devices, console, wanted.console, mmio)
     ET.register_namespace(PREFIX, NAMESPACE)
     return ET.tostring(domain, encoding="unicode")
+
+
+def hardware_of(title: str, wanted: KernelHardware, host: Hardware) -> KernelHardware:
+    """What a kernel gets of what it asks for. Raises UnifleetError for what this host has not, naming the machine and the key."""
+    machine = wanted.machine or host.machine
+    if machine != host.machine and machine not in host.machines:
+        raise _unfit(title, "machine type", machine, sorted({host.machine, *host.machines}))
+    nics, consoles = NICS.get(machine, ("virtio",)), CONSOLES.get(machine, ("serial",))
+    nic, console = wanted.nic or nics[0], wanted.console or consoles[0]
+    if nic not in nics:
+        raise _unfit(title, f"network card of a {machine}", nic, nics)
+    if console not in consoles:
+        raise _unfit(title, f"console of a {machine}", console, consoles)
+    return KernelHardware(machine, nic, console)
+
+
+def _unfit(title: str, what: str, wanted: str, there_are: Iterable[str]) -> UnifleetError:
+    return UnifleetError(f"{title}: its image asks for {wanted} as {what}; here are {', '.join(there_are)}", "mend hardware in the image")
+
+
+def _add_card(devices: ET.Element, interface: Interface, model: str, mmio: bool) -> None:
+    card = ET.SubElement(devices, "interface", {"type": "bridge"})
+    ET.SubElement(card, "mac", {"address": interface.mac})
+    ET.SubElement(card, "source", {"bridge": interface.bridge})
+    ET.SubElement(card, "model", {"type": model})
+    if mmio:
+        ET.SubElement(card, "address", {"type": "virtio-mmio"})
+    else:
+        ET.SubElement(card, "rom", {"enabled": "no"})
+
+
+def _add_console(devices: ET.Element, log: Path, device: str, mmio: bool) -> None:
+    if device == "virtio":
+        controller = ET.SubElement(devices, "controller", {"type": "virtio-serial", "index": "0"})
+        if mmio:
+            ET.SubElement(controller, "address", {"type": "virtio-mmio"})
+        line = ET.SubElement(devices, "console", {"type": "pty"})
+        target = {"type": "virtio", "port": "0"}
+    else:
+        line = ET.SubElement(devices, "serial", {"type": "pty"})
+        target = {"port": "0"}
+    ET.SubElement(line, "log", {"file": str(log), "append": "on"})
+    ET.SubElement(line, "target", target)
 
 
 class Shutoff:
@@ -140,9 +190,22 @@ class Shutoff:
     UNKNOWN, SHUTDOWN, DESTROYED, CRASHED, MIGRATED, SAVED, FAILED, FROM_SNAPSHOT, DAEMON = range(9)
 
 
-def exit_of(reason: int, console_tail: bytes, parse: Optional[Callable[[bytes], Optional[int]]], finished_at: float) -> Exit:
-    """How a domain that is off ended: what its guest wrote last goes before what the hypervisor can tell."""
-    code = parse(console_tail) if parse and reason in (Shutoff.SHUTDOWN, Shutoff.UNKNOWN, Shutoff.DAEMON) else None
+def exit_of(
+    reason: int,
+    console_tail: bytes,
+    parse: Optional[Callable[[bytes], Optional[int]]],
+    finished_at: float,
+    rule: Optional[ExitRule] = None,
+) -> Exit:
+    """How a domain that is off ended: what its guest wrote last goes before what the hypervisor can tell.
+
+    rule: what the image says of its guest's end. A guest that said nothing has its silent code only if it powered itself off.
+    """
+    code = None
+    if reason in (Shutoff.SHUTDOWN, Shutoff.UNKNOWN, Shutoff.DAEMON):
+        code = parse(console_tail) if parse else None
+        if rule is not None:
+            code = (rule if reason == Shutoff.SHUTDOWN else replace(rule, silent=None)).code(console_tail, code)
     if code is not None:
         return Exit(code & 0xFF, "Error" if code else "Completed", finished_at)
     if reason == Shutoff.SHUTDOWN:

@@ -26,7 +26,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference im
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, Layout, digest_of, matches, pack, write
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
 
-PINNED = "sha256:a467b6320bdca7d49fe196e240bc38b192c120771be4a7c90635e9680c2ad0eb"
+PINNED = "sha256:9776e7db6281e86a2f68827ba86ab7763c26879011999e78ecb5a99b8cc5ffa4"
 """Of the uncompressed image below: it must be the same on every machine and with every Python."""
 KERNELS = {"kvm/amd64": "/boot/kvm-amd64", "process/amd64": "/bin/process-amd64", "process/arm64": "/bin/process-arm64"}
 
@@ -123,9 +123,9 @@ def test_every_architecture_gets_its_own_program_from_the_same_reference(tmp_pat
     image = images.pull("humidity")
     assert image.entrypoint[0] == "/bin/process-arm64"
     assert images.resolve(image, "process", "arm64").kernel == image.root / "bin/process-arm64"
-    with pytest.raises(ImageError, match="no kernel for kvm/arm64; it has kvm/amd64"):
+    with pytest.raises(ImageError, match="no kernel for kvm/arm64; it has process/arm64"):
         images.resolve(image, "kvm", "arm64")
-    with pytest.raises(ImageError, match="no entry for linux/riscv64; it has amd64, arm64"):
+    with pytest.raises(ImageError, match="no entry for linux/riscv64; it has linux/amd64, linux/arm64"):
         store(tmp_path, registry, "riscv64").pull("humidity")
 
 

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile, parse_profile, profile_bytes
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import (
+    ExitRule,
+    Hardware,
+    Profile,
+    parse_profile,
+    profile_bytes,
+)
 
 GOOD: dict[str, Any] = {"version": 1, "family": "plain", "kernels": {"kvm/amd64": "/boot/k"}}
 
@@ -59,7 +65,29 @@ def test_every_key_is_read() -> None:
         ({"memory": True}, "memory True"),
         ({"stop": "later"}, "stop 'later'"),
         ({"network": "yes"}, "network 'yes'"),
-        ({"domain_xml": "<x/>"}, "unknown key 'domain_xml'"),
+        ({"domain_xml": "<x/>"}, "unknown key 'domain_xml'.*cannot bring libvirt XML"),
+        ({"qemu_args": ["-hda"]}, "unknown key 'qemu_args'.*known: version, family"),
+        ({"initrds": {"kvm/arm64": "/i"}}, "initrds for 'kvm/arm64', which has no kernel"),
+        ({"initrds": {"kvm/amd64": "i"}}, r"initrds\[kvm/amd64\] 'i'"),
+        ({"initrds": ["/i"]}, "initrds"),
+        ({"hardware": {"machine": "q35"}}, "hardware for 'machine', which has no kernel"),
+        ({"hardware": {"kvm/amd64": "q35"}}, r"hardware\[kvm/amd64\] 'q35'"),
+        ({"hardware": {"kvm/amd64": {"xml": "<devices/>"}}}, r"hardware\[kvm/amd64\].xml.*cannot bring libvirt XML"),
+        ({"hardware": {"kvm/amd64": {"machine": "isapc"}}}, r"machine 'isapc'.*allowed: pc, q35, microvm"),
+        ({"hardware": {"kvm/amd64": {"machine": ["pc"]}}}, r"machine \['pc'\]"),
+        ({"hardware": {"kvm/amd64": {"machine": "microvm", "nic": "e1000"}}}, r"nic 'e1000'.*allowed: virtio"),
+        ({"hardware": {"kvm/amd64": {"nic": "e1000e"}}}, r"nic 'e1000e'"),
+        ({"hardware": {"kvm/amd64": {"console": "vga"}}}, r"console 'vga'.*allowed: serial, virtio"),
+        ({"kernels": {"process/arm": "/k"}, "hardware": {"process/arm": {}}}, r"hardware\[process/arm\].*only kvm/amd64"),
+        ({"exit": 5}, "exit 5"),
+        ({"exit": {"regex": ".*"}}, "unknown key 'exit.regex'.*known: prefix, codes, silent"),
+        ({"exit": {"prefix": "a\nb"}}, "exit.prefix"),
+        ({"exit": {"prefix": "x" * 65}}, "exit.prefix"),
+        ({"exit": {"prefix": "\ud800"}}, "exit.prefix"),
+        ({"exit": {"codes": {"256": 1}}}, "exit.codes for '256'"),
+        ({"exit": {"codes": {"²": 1}}}, "exit.codes for '²'"),
+        ({"exit": {"codes": {"1": 300}}}, r"exit.codes\[1\] 300"),
+        ({"exit": {"silent": True}}, "exit.silent True"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(changes: dict[str, Any], named: str) -> None:
@@ -84,6 +112,15 @@ def test_bytes_that_are_no_such_document_are_refused(content: bytes) -> None:
         memory_bytes=st.one_of(st.just(0), st.integers(1 << 20, 1 << 40)),
         can_shut_down=st.one_of(st.none(), st.booleans()),
         network=st.booleans(),
+        exit_rule=st.one_of(
+            st.none(),
+            st.builds(
+                ExitRule,
+                st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=64),
+                st.dictionaries(st.integers(0, 255), st.integers(0, 255)),
+                st.one_of(st.none(), st.integers(0, 255)),
+            ),
+        ),
     )
 )
 def test_what_is_written_reads_back_as_itself(profile: Profile) -> None:
@@ -97,9 +134,65 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["version", "family", "kernels", "initrd", "memory", "stop", "network", "x"]), JSON))
+@given(
+    st.dictionaries(
+        st.sampled_from(["version", "family", "kernels", "initrd", "initrds", "memory", "stop", "network", "hardware", "exit", "x"]), JSON
+    )
+)
 def test_any_document_is_a_profile_or_one_clear_error(document: dict[str, Any]) -> None:
     try:
         parse_profile(json.dumps({**GOOD, **document}).encode())
     except UnifleetError as error:
         assert error.hint  # noqa: PT017
+
+
+@given(
+    st.dictionaries(st.sampled_from(["machine", "nic", "console", "x"]), JSON),
+    st.dictionaries(st.sampled_from(["prefix", "codes", "silent"]), JSON),
+)
+def test_any_hardware_and_exit_is_taken_or_one_clear_error(hardware: dict[str, Any], exit_rule: dict[str, Any]) -> None:
+    for document in ({"hardware": {"kvm/amd64": hardware}}, {"exit": exit_rule}):
+        try:
+            profile = parse_profile(json.dumps({**GOOD, **document}).encode())
+        except UnifleetError as error:
+            assert error.hint  # noqa: PT017
+        else:
+            assert profile_bytes(parse_profile(profile_bytes(profile))) == profile_bytes(profile)
+
+
+def test_hardware_is_read_for_the_kernel_that_it_is_for() -> None:
+    kernels = {"kvm/amd64": "/k", "kvm/arm64": "/a", "xen/amd64": "/x"}
+    hardware = {"kvm/amd64": {"machine": "q35", "nic": "e1000e", "console": "virtio"}, "xen/amd64": {"machine": "pvh"}}
+    profile = parse(kernels=kernels, hardware=hardware)
+    assert profile.hardware == {"kvm/amd64": Hardware("q35", "e1000e", "virtio"), "xen/amd64": Hardware("pvh")}
+    assert profile.only(["kvm/arm64"]).hardware == {}
+    assert profile.only(["xen/amd64"]).kernels == {"xen/amd64": "/x"}
+
+
+def test_each_kernel_may_have_its_own_initrd_and_a_process_has_none() -> None:
+    kernels = {"kvm/amd64": "/k", "kvm/arm64": "/a", "process/arm64": "/p"}
+    profile = parse(kernels=kernels, initrd="/i", initrds={"kvm/arm64": "/j"})
+    assert [profile.initrd_of(target) for target in kernels] == ["/i", "/j", None]
+    assert profile.only(["kvm/arm64", "process/arm64"]).initrd is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "console", "said", "code"),
+    [
+        (ExitRule(), b"bye\n", 3, 3),
+        (ExitRule(), b"bye\n", None, None),
+        (ExitRule(silent=0), b"bye\n", None, 0),
+        (ExitRule(codes={42: 134}), b"", 42, 134),
+        (ExitRule(codes={42: 134}), b"", 41, 41),
+        (ExitRule("exit code: "), b"hello\r\nexit code: 7\r\n", None, 7),
+        (ExitRule("exit code: ", {7: 0}), b"exit code: 7", None, 0),
+        (ExitRule("exit code: "), b"exit code: 7\nmore\n", None, None),
+        (ExitRule("exit code: "), b"exit code: 7a\n", None, None),
+        (ExitRule("exit code: "), b"the exit code: 7\n", 2, 2),
+        (ExitRule("exit code: "), b"exit code: 999\n", None, 231),
+        (ExitRule("exit code: ", silent=9), b"", None, 9),
+        (ExitRule("exit code: "), b"exit code: \xff\n", None, None),
+    ],
+)
+def test_an_exit_rule_says_what_the_end_of_a_console_means(rule: ExitRule, console: bytes, said: int | None, code: int | None) -> None:
+    assert rule.code(console, said) == code

@@ -25,6 +25,8 @@ from ansible_collections.unifleet.hybrid.plugins.host.machines.libvirt_domain im
     record_from,
 )
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Hardware as KernelHardware
 
 pytestmark = pytest.mark.unit
 KEY = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -121,3 +123,47 @@ def test_an_unknown_accelerator_is_refused_and_tcg_needs_no_probe(tmp_path: Path
     assert choose("tcg", None, tmp_path / "cache").kind == "tcg"
     assert choose("auto", tmp_path / "missing", tmp_path / "cache").kind == "tcg"
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machine", "card", "console"),
+    [
+        (KernelHardware(), "pc", "virtio", "serial"),
+        (KernelHardware("q35", "e1000e"), "q35", "e1000e", "serial"),
+        (KernelHardware(nic="rtl8139", console="virtio"), "pc", "rtl8139", "virtio"),
+        (KernelHardware("microvm"), "microvm", "virtio", "serial"),
+        (KernelHardware("microvm", console="virtio"), "microvm", "virtio", "virtio"),
+    ],
+)
+def test_an_image_gets_the_hardware_that_it_asks_for(wanted: KernelHardware, machine: str, card: str, console: str) -> None:
+    interface = Interface("10.0.0.5/24", "10.0.0.1", "br0", "52:54:00:00:00:01")
+    made = domain(Hardware("qemu", "max", loader=Path("/rom")), Kernel(Path("/k"), "", hardware=wanted), interface=interface)
+    system = made.find("os/type")
+    assert system is not None
+    assert system.get("machine") == machine
+    model = made.find("devices/interface/model")
+    assert model is not None
+    assert model.get("type") == card
+    log = made.find("devices/serial/log" if console == "serial" else "devices/console/log")
+    assert log is not None
+    assert log.get("file") == "/log/raw"
+    addresses = [address.get("type") for address in made.iter("address")]
+    assert addresses == (["virtio-mmio"] * (2 if console == "virtio" else 1) if machine == "microvm" else [])
+    assert (made.find("os/loader") is None) == (machine == "microvm")
+
+
+def test_hardware_that_is_not_to_be_had_here_is_refused_by_name() -> None:
+    arm = Hardware("kvm", "host", machine="virt", architecture="aarch64", machines=("virt",))
+    with pytest.raises(UnifleetError, match="asks for q35 as machine type; here are virt"):
+        domain(arm, Kernel(Path("/k"), "", hardware=KernelHardware("q35")))
+    with pytest.raises(UnifleetError, match="asks for e1000e as network card of a pc; here are virtio, e1000, rtl8139"):
+        domain(kernel=Kernel(Path("/k"), "", hardware=KernelHardware(nic="e1000e")))
+
+
+def test_what_an_image_says_of_its_end_is_kept_with_the_domain() -> None:
+    rule = ExitRule("code=", {42: 134}, 9)
+    record = Record({}, True, "/raw", exit_rule=rule)
+    assert record_from(record.element()) == record
+    ends = [(Shutoff.SHUTDOWN, b"code=42\n"), (Shutoff.SHUTDOWN, b""), (Shutoff.UNKNOWN, b""), (Shutoff.CRASHED, b"code=1\n")]
+    assert [exit_of(reason, tail, None, 1.0, rule).code for reason, tail in ends] == [134, 9, 137, 139]
+    assert exit_of(Shutoff.SHUTDOWN, b"x", lambda _tail: 42, 1.0, rule).code == 134

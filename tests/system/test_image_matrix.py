@@ -1,0 +1,191 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fat and split images through a real registry into the containerd of three Debian releases, unchanged from their packages.
+
+Each containerd runs from its unpacked package with a root of its own; nothing is installed. Debian 12 has 1.6, 13 has 1.7, sid 2.x.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import choose_entry
+from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_apt
+from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, Layout, pack, write
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+CACHE = Path.home() / ".cache" / "unifleet" / "containerd"
+SUITES = {"bookworm": "1.6", "trixie": "1.7", "sid": "2."}
+PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7")
+KERNELS = ("kvm/amd64", "process/amd64", "xen/amd64", "kvm/arm64", "process/arm64", "process/arm")
+
+
+def image(*, split: bool) -> Layout:
+    """One kernel for each target."""
+    profile = Profile("plain", {target: f"/boot/{target.replace('/', '-')}" for target in KERNELS}, memory_bytes=8 << 20)
+    files = {f"boot/{target.replace('/', '-')}": (target.encode() * 1000, True) for target in KERNELS}
+    return pack(ImageContent(profile, {**files, "etc/motd": (b"shared", False)}, split=split))
+
+
+def packages(suite: str) -> Path:
+    """containerd and runc of a Debian suite, unpacked; from the machine's own package sources."""
+    place = CACHE / suite
+    if (place / "usr/bin/containerd").is_file():
+        return place
+    work = CACHE / f"{suite}.{os.getpid()}"
+    for name in ("lists/partial", "cache/archives/partial", "root"):
+        (work / name).mkdir(parents=True)
+    found = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    sources = lab_apt.parse({path.name: path.read_text() for path in found if path.is_file()})
+    (work / "lab.sources").write_text(lab_apt.render(lab_apt.debian_archive(sources, "bookworm", suite)))
+    options = [f"Dir::Etc::sourcelist={work}/lab.sources", "Dir::Etc::sourceparts=/dev/null", f"Dir::State::lists={work}/lists"]
+    options += [f"Dir::Cache={work}/cache", "APT::Sandbox::User=root", "APT::Architectures=amd64"]
+    apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
+    try:
+        subprocess.run([*apt, "update"], check=True, capture_output=True)
+        subprocess.run([*apt, "download", "containerd", "runc"], check=True, capture_output=True, cwd=work)
+        for package in work.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+        (work / "root").rename(place)
+    finally:
+        shutil.rmtree(work)
+    return place
+
+
+@dataclass(frozen=True)
+class Containerd:
+    """A running containerd and its ctr."""
+
+    programs: Path
+    directory: Path
+
+    def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [str(self.programs / "ctr"), "-a", str(self.directory / "s.sock"), *arguments]
+        return subprocess.run(command, check=check, capture_output=True, text=True, env=self.environment(), timeout=120)
+
+    def environment(self) -> Mapping[str, str]:
+        """Debian 12's runc for all of them, as a newer one wants a newer libc than this machine's."""
+        runc = packages("bookworm") / "usr"
+        return {**os.environ, "PATH": f"{runc}/bin:{runc}/sbin:{self.programs}:{os.environ['PATH']}", "TMPDIR": str(self.directory)}
+
+    def root_of(self, reference: str, name: str) -> Path:
+        """The image mounted, as a container would see it."""
+        place = self.directory / name
+        place.mkdir()
+        self.ctr("images", "mount", reference, str(place))
+        return place
+
+
+@pytest.fixture(params=list(SUITES))
+def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containerd]:
+    try:
+        programs = packages(request.param) / "usr/bin"
+    except (subprocess.CalledProcessError, OSError) as error:
+        if request.param != "sid":
+            raise
+        pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
+    said = subprocess.run([programs / "containerd", "--version"], check=True, capture_output=True, text=True).stdout
+    assert f" {SUITES[request.param]}" in said, said
+    print(said.strip())
+    directory = tmp_path
+    config = directory / "config.toml"
+    config.write_text(
+        f"version = 2\nroot = '{directory}/root'\nstate = '{directory}/state'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n"
+        f"[grpc]\naddress = '{directory}/s.sock'\n"
+    )
+    log = (directory / "log").open("wb")
+    made = Containerd(programs, directory)
+    with subprocess.Popen([programs / "containerd", "-c", config], stdout=log, stderr=log, env=made.environment()) as process:
+        try:
+            until = time.monotonic() + 30
+            while made.ctr("version", check=False).returncode:
+                assert process.poll() is None, (directory / "log").read_text()
+                assert time.monotonic() < until, (directory / "log").read_text()
+                time.sleep(0.1)
+            yield made
+        finally:
+            for place in sorted(directory.iterdir()):
+                if place.is_mount():
+                    subprocess.run(["umount", place], check=False)
+            process.terminate()
+    log.close()
+
+
+def push(address: str, layout: Layout, tmp_path: Path, tag: str) -> str:
+    write(layout, tmp_path / f"layout-{tag}", tag)
+    reference = f"{address}/sensor:{tag}"
+    command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*command, f"oci:{tmp_path}/layout-{tag}:{tag}", f"docker://{reference}"], check=True)
+    return reference
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configuration = tmp_path / "registry.yml"
+    configuration.write_text(
+        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+    )
+    with subprocess.Popen(["docker-registry", "serve", configuration], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 20
+            while True:
+                with socket.socket() as attempt:
+                    if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert time.monotonic() < until, "docker-registry does not listen"
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["fat", "split"])
+def test_stock_containerd_takes_the_fat_image_of_each_architecture(
+    containerd: Containerd, address: str, tmp_path: Path, split: bool
+) -> None:
+    layout = image(split=split)
+    reference = push(address, layout, tmp_path, "split" if split else "fat")
+    containerd.ctr("images", "pull", "--plain-http", reference)
+    root = containerd.root_of(reference, "host")
+    assert sorted(path.name for path in (root / "boot").iterdir()) == ["kvm-amd64", "process-amd64", "xen-amd64"]
+    assert sorted(json.loads((root / "unikernel.json").read_bytes())["kernels"]) == ["kvm/amd64", "process/amd64", "xen/amd64"]
+    assert (root / "etc/motd").read_bytes() == b"shared"
+    for platform in PLATFORMS:
+        containerd.ctr("images", "pull", "--plain-http", "--platform", platform, reference)
+        taken = choose_entry(layout.blobs[layout.digest], platform.split("/")[1])
+        assert taken is not None
+        assert "+" not in taken.entry.platform
+        manifest = json.loads(layout.blobs[taken.entry.descriptor.digest])
+        has = {line.split()[0] for line in containerd.ctr("content", "ls").stdout.splitlines()[1:]}
+        assert {taken.entry.descriptor.digest, *(layer["digest"] for layer in manifest["layers"])} <= has
+
+
+def test_what_was_pulled_runs(containerd: Containerd, address: str, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(["make", "-s", "-C", str(root / "guest")], check=True)
+    program = (root / "guest/build/sensor-process-amd64").read_bytes()
+    profile = Profile("plain", {"process/amd64": "/bin/sensor", "xen/amd64": "/boot/xen"})
+    content = ImageContent(profile, {"bin/sensor": (program, True), "boot/xen": (b"x", True)}, args=("--count", "2"), split=True)
+    reference = push(address, pack(content), tmp_path, "run")
+    containerd.ctr("images", "pull", "--plain-http", reference)
+    done = containerd.ctr("run", "--rm", "--net-host", reference, f"unifleet-{os.getpid()}", check=False)
+    assert done.stdout.count("value=") == 2, done.stdout + done.stderr
+    sys.stdout.write(done.stdout)
