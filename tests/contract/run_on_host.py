@@ -28,7 +28,7 @@ PACKAGES = {
     "kvm": ["python3-pytest", "python3-libvirt", "libvirt-daemon-system", "qemu-system-x86"],
 }
 SENSOR = "guest/build/sensor-kvm-amd64"
-MODULE_UTILS = ("errors.py", "hypervisor.py")
+MODULE_UTILS = ("errors.py", "hypervisor.py", "unikernel_profile.py")
 SETTINGS = "/etc/libvirt/qemu.conf"
 
 
