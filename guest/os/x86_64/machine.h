@@ -42,7 +42,11 @@ static inline volatile uint32_t *memory32(uintptr_t address) {
 /* serial.c: the console. */
 void serial_start(void);
 
-/* interrupts.c: the descriptor table and the I/O APIC. */
+/* exceptions.c: the descriptor table; an exception ends the guest. */
+void exceptions_start(void);
+void exceptions_set(int vector, void (*entry)(void));
+
+/* interrupts.c: the timer, the power button and the I/O APIC. */
 void interrupts_start(void);
 /* Deliver the level-triggered global interrupt gsi as vector. */
 void interrupts_route(int gsi, int vector);

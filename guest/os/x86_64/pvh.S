@@ -2,7 +2,7 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Entry of the x86_64 guest: from the 32-bit state of the PVH boot protocol to C in long mode.
+ * Entry of an x86_64 guest: from the 32-bit state of the PVH boot protocol to C in long mode.
  *
  * PVH (an ELF note of type 18 names the 32-bit entry; %ebx holds the start info) is what QEMU's -kernel, qboot and Xen all take,
  * and unlike multiboot it hands over the command line exactly as it was given. The page tables are data, not code, because on a
@@ -54,38 +54,6 @@ long_mode:
 1:  hlt
     jmp 1b
 
-/* Interrupt entries. Each pushes its vector; exceptions do not come back. */
-    .macro exception vector, has_code=0
-    .globl exception_\vector
-exception_\vector:
-    .if \has_code == 0
-    push $0
-    .endif
-    mov $\vector, %edi
-    mov 8(%rsp), %rsi                   /* the instruction at fault */
-    and $-16, %rsp
-    call bare_exception
-    .endm
-
-    .irp vector, 0,1,2,3,4,5,6,7,9,15,16,18,19,20
-    exception \vector
-    .endr
-    .irp vector, 8,10,11,12,13,14,17,21
-    exception \vector, 1
-    .endr
-
-/* The timer and the power button: the work is done after the hlt that they end, see time.c. */
-    .globl interrupt_timer, interrupt_power, interrupt_spurious
-interrupt_timer:
-    incl timer_interrupts
-interrupt_power:
-    push %rax
-    mov $0xfee000b0, %eax               /* local APIC, end of interrupt */
-    movl $0, (%rax)
-    pop %rax
-interrupt_spurious:
-    iretq
-
     .section .data
     .balign 4096
 pml4:
@@ -100,6 +68,7 @@ pd_low:
     .quad at + 0x83
     .set at, at + 0x200000
     .endr
+    .globl pd_high
 pd_high:                                /* uncached */
     .set at, 0xc0000000
     .rept 512
