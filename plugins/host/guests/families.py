@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest
+from ansible_collections.unifleet.hybrid.plugins.host.guests.linux import LinuxGuest
+from ansible_collections.unifleet.hybrid.plugins.host.guests.mirage import MirageGuest
 from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
+from ansible_collections.unifleet.hybrid.plugins.host.guests.unikraft import UnikraftGuest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-FAMILIES: Mapping[str, Guest] = MappingProxyType({guest.family: guest for guest in (PlainGuest(),)})
+_GUESTS = (PlainGuest(), UnikraftGuest(), MirageGuest(), LinuxGuest())
+FAMILIES: Mapping[str, Guest] = MappingProxyType({guest.family: guest for guest in _GUESTS})
 """Family name -> the one object that speaks its dialect; they hold no state."""
 
 

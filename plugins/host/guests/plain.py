@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Network
+from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import ANY, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 COMMAND_LINE_MOST = 4095
@@ -32,11 +32,14 @@ class PlainGuest:
     family = "plain"
     can_shut_down = True
 
-    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network]) -> str:
+    def command_line(
+        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
+    ) -> str:
         """The kernel command line. The network travels as UNIFLEET_ADDRESS, UNIFLEET_GATEWAY and UNIFLEET_NAMESERVERS (the last wins).
 
         Raises UnifleetError naming the argument or variable that cannot be carried, or when all of it is too long.
         """
+        del platform  # the same line everywhere
         words = [_variable(name, value) for name, value in env]
         if network is not None:
             words.append(_variable("UNIFLEET_ADDRESS", network.address))
@@ -53,6 +56,10 @@ class PlainGuest:
                 "pass less in args and env",
             )
         return line
+
+    def hardware(self, platform: Platform) -> GuestHardware:
+        """Any machine type; the least memory that QEMU's machines start with."""
+        return GuestHardware(machine="virt" if platform.architecture == "arm64" else "", memory_bytes=8 << 20, memory_least=2 << 20)
 
     def exit_code(self, console_tail: bytes) -> Optional[int]:
         """The code in the very last line; None when that line is anything else, so that what the workload printed before is no matter."""
