@@ -23,6 +23,9 @@ _Noreturn void bare_fail(const char *why);
 /* A processor exception of this number happened at this address; leave with EXIT_ABORT. */
 _Noreturn void bare_exception(uint64_t number, uint64_t address);
 
+/* files.c: the initrd, as the boot loader has placed it: a cpio archive ("newc"), or else the file /initrd itself. */
+void files_start(const void *bytes, size_t length);
+
 /* Each machine has these: wait until everything written has left; switch the machine off. */
 void console_drain(void);
 _Noreturn void power_off(void);

@@ -4,8 +4,8 @@
  *
  * What an application of ours may ask of the ground it stands on: a Linux process or a bare virtual machine.
  *
- * The application is written once against this header. Each platform (os/linux, os/x86_64) implements the os_ calls; text.c and
- * words.c are shared. There is no libc in either, so that the same few kilobytes run everywhere, and no floating point, because
+ * The application is written once against this header and net/net.h. Each platform (os/linux, os/x86_64, ...) implements the os_ calls
+ * and the two of loop.h; loop.c, text.c and words.c are shared. There is no libc in either, so that the same few kilobytes run everywhere, and no floating point, because
  * a guest on a software-virtualised /dev/kvm (KVM_PVM) dies at its first SSE instruction.
  */
 #ifndef UNIFLEET_OS_H
@@ -24,11 +24,26 @@ bool os_write(const char *bytes, size_t length);
 /* Nanoseconds since the program began; never goes back. */
 uint64_t os_now(void);
 
-/* Sleep until os_now() >= deadline. Returns true at once when the platform has asked the program to end (SIGTERM, power button). */
+/* Sleep until os_now() >= deadline; meanwhile the network and the timers are looked after, in callbacks. Returns true at once when the
+ * platform has asked the program to end (SIGTERM, power button). */
 bool os_sleep_until(uint64_t deadline);
 
-/* Whether this platform has files at all. */
-extern const bool os_has_files;
+/* A call that os_sleep_until makes once os_now() >= due. Zero-initialised it is not set; setting it again moves it. */
+struct os_timer {
+    void (*run)(void *owner);
+    void *owner;
+    uint64_t due;
+    bool set;
+    struct os_timer *next;
+};
+void os_timer_set(struct os_timer *timer, uint64_t due);
+void os_timer_clear(struct os_timer *timer);
+
+/* 64 bits that a peer cannot guess from what it has seen: for sequence numbers and ports, not for keys. */
+uint64_t os_random(void);
+
+/* Whether this platform has files at all: a process always, a virtual machine when it was given an initrd. */
+bool os_has_files(void);
 
 /* Read at most size bytes of the file at path; never waits for a writer. Returns the count, or -errno. */
 long os_read_file(const char *path, char *bytes, size_t size);

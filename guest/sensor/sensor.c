@@ -56,8 +56,8 @@ static int check_source(const char *source) {
     if (text_equal(source, "simulated"))
         return 0;
     if (text_starts(source, "file:")) {
-        if (!os_has_files)
-            return refuse("a virtual machine has no files to read a sensor from; use value:, series: or simulated", source);
+        if (!os_has_files())
+            return refuse("a virtual machine without an initrd has no files to read a sensor from; use value:, series:, stream or simulated", source);
         return source[5] == '/' ? 0 : refuse("--source file: needs an absolute path", source);
     }
     if (text_starts(source, "value:"))

@@ -8,7 +8,7 @@
 
 void machine_main(const void *blob, uint64_t began);
 void machine_main(const void *blob, uint64_t began) {
-    struct tree tree;
+    static struct tree tree;
     struct node chosen;
     struct property line = {"", 1};
     if (!tree_open(blob, &tree))
@@ -17,6 +17,7 @@ void machine_main(const void *blob, uint64_t began) {
     interrupts_start(&tree);
     time_start(&tree, began);
     power_start(&tree);
+    devices_start(&tree);
     if (tree_find(&tree, "chosen", &chosen))
         tree_property(&tree, &chosen, "bootargs", &line);
     if (!line.length || line.bytes[line.length - 1])

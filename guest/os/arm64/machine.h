@@ -8,6 +8,7 @@
 #define UNIFLEET_ARM64_MACHINE_H
 
 #include "../bare.h"
+#include "../loop.h"
 #include "tree.h"
 
 static inline volatile uint32_t *memory32(uint64_t address) {
@@ -27,6 +28,11 @@ void interrupts_wait(void);
 
 /* time.c: the virtual timer, as clock and as alarm. */
 void time_start(const struct tree *tree, uint64_t began);
+
+/* devices.c: the virtio devices that the tree tells of, and the initrd. */
+void devices_start(const struct tree *tree);
+/* Let down the interrupt lines that they hold up. */
+void devices_interrupted(void);
 
 /* power.c: the power button and the way off. */
 void power_start(const struct tree *tree);

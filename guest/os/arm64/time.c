@@ -6,15 +6,9 @@
  */
 #include "machine.h"
 
-const bool os_has_files = false;
 static uint64_t began, frequency;
 
 enum { VIRTUAL_TIMER = 2 /* third in the node's list, Linux Documentation/devicetree/bindings/timer/arm,arch_timer.yaml */, ON = 1, MASKED = 2 };
-
-long os_read_file(const char *path, char *bytes, size_t size) {
-    (void)path, (void)bytes, (void)size;
-    return -2;
-}
 
 static uint64_t counter(void) {
     uint64_t value;
@@ -41,14 +35,18 @@ void time_start(const struct tree *tree, uint64_t first) {
     set_timer(0, MASKED);
 }
 
-bool os_sleep_until(uint64_t deadline) {
-    uint64_t ticks = deadline / 1000000000u * frequency + (deadline % 1000000000u * frequency + 999999999u) / 1000000000u;
-    while (!power_button_pressed()) {
-        if (os_now() >= deadline)
-            return false;
-        set_timer(began + ticks, ON);
-        interrupts_wait();
+bool platform_stopping(void) {
+    return power_button_pressed();
+}
+
+void platform_wait(uint64_t until) {
+    uint64_t ticks = until / 1000000000u * frequency + (until % 1000000000u * frequency + 999999999u) / 1000000000u;
+    if (until == UINT64_MAX)
         set_timer(0, MASKED);
-    }
-    return true;
+    else
+        set_timer(began + ticks, ON);
+    if (!power_button_pressed())
+        interrupts_wait();
+    set_timer(0, MASKED);
+    devices_interrupted();
 }

@@ -4,59 +4,58 @@
  *
  * Linux without a libc: the few system calls that os.h needs, for x86_64, aarch64 and ARMv7.
  *
- * SIGTERM and SIGINT are kept blocked and are taken with rt_sigtimedwait, which is also the sleep: no handler, no race, and it
- * works for process 1 of a container, to which the kernel does not deliver signals that nobody handles.
+ * SIGTERM and SIGINT are kept blocked and are read from a signal descriptor, which is waited on with the sockets: no handler, no race,
+ * and it works for process 1 of a container, to which the kernel does not deliver signals that nobody handles.
  */
-#include "../os.h"
+#include "linux.h"
 
-#define SIGINT 2
-#define SIGTERM 15
-#define CLOCK_MONOTONIC 1
-#define AT_FDCWD (-100)
-#define O_NONBLOCK 04000
-#define O_CLOEXEC 02000000
-#define EINTR 4
-#define EAGAIN 11
+enum { SIGINT = 2, SIGTERM = 15, CLOCK_MONOTONIC = 1, AT_FDCWD = -100, WATCHES_MOST = 128, SIGNAL_BYTES = 128 };
 
 #if defined(__x86_64__)
-enum { SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_rt_sigprocmask = 14, SYS_rt_sigtimedwait = 128, SYS_clock_gettime = 228,
-       SYS_exit_group = 231, SYS_openat = 257 };
+enum { SYS_write = 1, SYS_rt_sigprocmask = 14, SYS_clock_gettime = 228, SYS_exit_group = 231, SYS_openat = 257, SYS_ppoll = 271,
+       SYS_signalfd4 = 289, SYS_getrandom = 318 };
 
-static long call(long number, long a, long b, long c, long d) {
+long linux_call(long number, long a, long b, long c, long d, long e, long f) {
     long result;
     register long r10 __asm__("r10") = d;
-    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
     return result;
 }
 
 __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall linux_main\n\tud2\n");
 #elif defined(__aarch64__)
-enum { SYS_openat = 56, SYS_close = 57, SYS_read = 63, SYS_write = 64, SYS_exit_group = 94, SYS_clock_gettime = 113,
-       SYS_rt_sigprocmask = 135, SYS_rt_sigtimedwait = 137 };
+enum { SYS_openat = 56, SYS_write = 64, SYS_ppoll = 73, SYS_signalfd4 = 74, SYS_exit_group = 94, SYS_clock_gettime = 113,
+       SYS_rt_sigprocmask = 135, SYS_getrandom = 278 };
 
-static long call(long number, long a, long b, long c, long d) {
+long linux_call(long number, long a, long b, long c, long d, long e, long f) {
     register long x8 __asm__("x8") = number;
     register long x0 __asm__("x0") = a;
     register long x1 __asm__("x1") = b;
     register long x2 __asm__("x2") = c;
     register long x3 __asm__("x3") = d;
-    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
     return x0;
 }
 
 __asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tand sp, x0, #-16\n\tbl linux_main\n\tbrk #0\n");
 #elif defined(__arm__)
 /* The calls whose times have 64 bits (since Linux 5.1), so that struct timespec below is right here too. */
-enum { SYS_read = 3, SYS_write = 4, SYS_close = 6, SYS_rt_sigprocmask = 175, SYS_exit_group = 248, SYS_openat = 322,
-       SYS_clock_gettime = 403, SYS_rt_sigtimedwait = 421 };
+enum { SYS_write = 4, SYS_rt_sigprocmask = 175, SYS_exit_group = 248, SYS_openat = 322, SYS_signalfd4 = 355, SYS_getrandom = 384,
+       SYS_clock_gettime = 403, SYS_ppoll = 414 };
 
-static long call(long number, long a, long b, long c, long d) {
+long linux_call(long number, long a, long b, long c, long d, long e, long f) {
     register long r0 __asm__("r0") = a;
     register long r1 __asm__("r1") = b;
     register long r2 __asm__("r2") = c;
     register long r3 __asm__("r3") = d;
+    register long r4 __asm__("r4") = e;
+    register long r5 __asm__("r5") = f;
     /* r7 is the frame pointer of Thumb code, so it cannot be a register variable. */
-    __asm__ volatile("push {r7}\n\tmov r7, %1\n\tsvc #0\n\tpop {r7}" : "+r"(r0) : "r"(number), "r"(r1), "r"(r2), "r"(r3) : "memory");
+    __asm__ volatile("push {r7}\n\tmov r7, %1\n\tsvc #0\n\tpop {r7}" : "+r"(r0) : "r"(number), "r"(r1), "r"(r2), "r"(r3), "r"(r4), "r"(r5) : "memory");
     return r0;
 }
 
@@ -75,7 +74,32 @@ struct timespec {
     int64_t seconds, nanoseconds;
 };
 
-const bool os_has_files = true;
+struct pollfd {
+    int descriptor;
+    short events, found;
+};
+
+static struct pollfd polled[WATCHES_MOST];
+static struct watch {
+    void (*ready)(void *owner, short events);
+    void *owner;
+} watches[WATCHES_MOST];
+static bool stopping;
+
+static long call(long number, long a, long b, long c, long d) {
+    return linux_call(number, a, b, c, d, 0, 0);
+}
+
+bool os_has_files(void) {
+    return true;
+}
+
+uint64_t os_random(void) {
+    uint64_t value = 0;
+    call(SYS_getrandom, (long)&value, sizeof value, 0, 0);
+    return value;
+}
+
 static uint64_t began;
 static const uint64_t stop_signals = 1ull << (SIGINT - 1) | 1ull << (SIGTERM - 1);
 
@@ -102,16 +126,59 @@ bool os_write(const char *bytes, size_t length) {
     return true;
 }
 
-bool os_sleep_until(uint64_t deadline) {
-    for (;;) {
-        uint64_t now = os_now(), left = deadline > now ? deadline - now : 0;
-        struct timespec t = {(int64_t)(left / 1000000000u), (int64_t)(left % 1000000000u)};
-        long n = call(SYS_rt_sigtimedwait, (long)&stop_signals, 0, (long)&t, sizeof stop_signals);
-        if (n > 0)
-            return true;
-        if (n == -EAGAIN && os_now() >= deadline)
-            return false;
+int linux_watch(int descriptor, short events, void (*ready)(void *owner, short events), void *owner) {
+    for (int place = 0; place < WATCHES_MOST; place++) {
+        if (watches[place].ready)
+            continue;
+        watches[place] = (struct watch){ready, owner};
+        polled[place] = (struct pollfd){descriptor, events, 0};
+        return place;
     }
+    return -1;
+}
+
+void linux_watch_for(int place, short events) {
+    polled[place].events = events;
+}
+
+void linux_unwatch(int place) {
+    watches[place] = (struct watch){NULL, NULL};
+    polled[place] = (struct pollfd){-1, 0, 0};
+}
+
+void platform_wait(uint64_t until) {
+    uint64_t now = os_now(), left = until > now ? until - now : 0;
+    struct timespec t = {(int64_t)(left / 1000000000u), (int64_t)(left % 1000000000u)};
+    long n = call(SYS_ppoll, (long)polled, WATCHES_MOST, until == UINT64_MAX ? 0 : (long)&t, 0);
+    for (int place = 0; n > 0 && place < WATCHES_MOST; place++) {
+        short found = polled[place].found;
+        if (!found)
+            continue;
+        n--;
+        polled[place].found = 0; /* who takes this place meanwhile has not been found anything of */
+        if (watches[place].ready)
+            watches[place].ready(watches[place].owner, found);
+    }
+}
+
+bool platform_stopping(void) {
+    return stopping;
+}
+
+static void take_signal(void *owner, short events) {
+    char bytes[SIGNAL_BYTES];
+    (void)events;
+    if (call(SYS_read, *(int *)owner, (long)bytes, sizeof bytes, 0) > 0)
+        stopping = true;
+}
+
+static void watch_signals(void) {
+    static int descriptor;
+    for (int place = 0; place < WATCHES_MOST; place++)
+        linux_unwatch(place);
+    call(SYS_rt_sigprocmask, 0, (long)&stop_signals, 0, sizeof stop_signals);
+    descriptor = (int)call(SYS_signalfd4, -1, (long)&stop_signals, sizeof stop_signals, O_NONBLOCK | O_CLOEXEC);
+    linux_watch(descriptor, POLLIN, take_signal, &descriptor);
 }
 
 long os_read_file(const char *path, char *bytes, size_t size) {
@@ -133,7 +200,7 @@ __attribute__((used, noreturn)) void linux_main(long *stack) {
     int argc = (int)stack[0];
     char **argv = (char **)(stack + 1);
     began = monotonic();
-    call(SYS_rt_sigprocmask, 0, (long)&stop_signals, 0, sizeof stop_signals);
+    watch_signals();
     int code = app_main(argc, argv, argv + argc + 1);
     for (;;)
         call(SYS_exit_group, code, 0, 0, 0);

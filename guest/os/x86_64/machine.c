@@ -12,6 +12,10 @@ struct start_info {
     uint64_t modules, command_line, acpi;
 };
 
+struct module {
+    uint64_t address, size, command_line, reserved;
+};
+
 enum { START_MAGIC = 0x336ec578 };
 static const uint64_t mapped = 1u << 30;
 
@@ -23,5 +27,10 @@ void machine_main(const struct start_info *start) {
     power_start();
     if ((uintptr_t)start >= mapped || start->magic != START_MAGIC || start->command_line >= mapped)
         bare_fail("the boot loader's start info is not where PVH says");
+    if (start->module_count && start->modules < mapped) {
+        const struct module *initrd = (const struct module *)(uintptr_t)start->modules;
+        if (initrd->address < mapped && initrd->size <= mapped - initrd->address)
+            files_start((const void *)(uintptr_t)initrd->address, initrd->size);
+    }
     bare_run((const char *)(uintptr_t)start->command_line);
 }

@@ -8,8 +8,9 @@
 #define UNIFLEET_MACHINE_H
 
 #include "../bare.h"
+#include "../loop.h"
 
-enum { VECTOR_TIMER = 32, VECTOR_POWER = 33, VECTOR_SPURIOUS = 47 };
+enum { VECTOR_TIMER = 32, VECTOR_POWER = 33, VECTOR_DEVICE = 34, VECTOR_SPURIOUS = 47 };
 
 static inline void out8(uint16_t port, uint8_t value) {
     __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
@@ -48,11 +49,19 @@ void exceptions_set(int vector, void (*entry)(void));
 
 /* interrupts.c: the timer, the power button and the I/O APIC. */
 void interrupts_start(void);
-/* Deliver the level-triggered global interrupt gsi as vector. */
-void interrupts_route(int gsi, int vector);
+/* Deliver the level-triggered global interrupt gsi as vector; false when there is no I/O APIC for it. */
+bool interrupts_route(int gsi, int vector);
+/* Take the device's interrupt back whenever VECTOR_DEVICE comes. */
+struct virtio;
+void interrupts_add_device(struct virtio *device);
+/* Whether VECTOR_DEVICE came since the last call. */
+bool interrupts_device_came(void);
 
 /* time.c: the local APIC's timer, as clock and as alarm. */
 void time_start(void);
+
+/* devices.c: whether a device has no way to interrupt and must be looked at from time to time. */
+extern bool devices_are_polled;
 
 /* power.c: the power button and the way off. */
 void power_start(void);

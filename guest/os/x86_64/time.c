@@ -16,17 +16,11 @@ enum { TIMER_MASKED = 0x10000, TIMER_PERIODIC = 0x20000, DIVIDE_BY_16 = 3, DIVID
 static const uintptr_t apic = 0xfee00000;
 enum { SPURIOUS = 0xf0, TIMER_VECTOR = 0x320, TIMER_INITIAL = 0x380, TIMER_CURRENT = 0x390, TIMER_DIVIDE = 0x3e0 };
 
-const bool os_has_files = false;
 static uint64_t ticks_per_second;
 static uint64_t clock;     /* nanoseconds up to the last reading of the counter */
 static uint32_t period, last; /* the counter's reload value, and its last reading */
 static uint32_t counted;      /* timer_interrupts at that reading */
 volatile uint32_t timer_interrupts;
-
-long os_read_file(const char *path, char *bytes, size_t size) {
-    (void)path, (void)bytes, (void)size;
-    return -2;
-}
 
 static uint64_t nanoseconds(uint64_t ticks) {
     return ticks / ticks_per_second * 1000000000u + ticks % ticks_per_second * 1000000000u / ticks_per_second;
@@ -95,17 +89,21 @@ void time_start(void) {
     *memory32(apic + TIMER_VECTOR) = TIMER_PERIODIC | VECTOR_TIMER;
 }
 
-bool os_sleep_until(uint64_t deadline) {
-    for (;;) {
-        uint64_t now = os_now();
-        if (now >= deadline)
-            return power_button_pressed();
-        uint64_t left = deadline - now, most = 30000000000u;
-        uint64_t ticks = (left < most ? left : most) * (ticks_per_second / 1000) / 1000000 + 1;
-        start_counting((uint32_t)ticks);
-        if (power_button_pressed())
-            return true;
-        /* Interrupts are shut from that look to the hlt (sti holds for one more instruction): no wake-up is missed. */
-        __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
-    }
+bool platform_stopping(void) {
+    return power_button_pressed();
+}
+
+void platform_wait(uint64_t until) {
+    const uint64_t most = devices_are_polled ? 10000000u : 30000000000u;
+    uint64_t now = os_now();
+    if (now >= until)
+        return;
+    uint64_t left = until - now;
+    uint64_t ticks = (left < most ? left : most) * (ticks_per_second / 1000) / 1000000 + 1;
+    start_counting((uint32_t)ticks);
+    if (power_button_pressed() || interrupts_device_came())
+        return;
+    /* Interrupts are shut from that look to the hlt (sti holds for one more instruction): no wake-up is missed. */
+    __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
+    interrupts_device_came();
 }
