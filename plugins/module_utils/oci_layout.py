@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import is_digest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import PROFILE_PATH, Profile, profile_bytes, profile_from
 
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
@@ -40,6 +42,8 @@ HYPERVISOR_FEATURE = "unifleet.hypervisor."
 """What an os.features entry begins with that marks a manifest for one hypervisor."""
 PROFILE_ANNOTATION = "io.unifleet.unikernel"
 """The manifest annotation that repeats /unikernel.json, so that an image can be looked at without its layers. Hosts read the file."""
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation of an entry of a layout's index.json that is its tag."""
 VARIANTS = {"arm": "v7"}
 
 
@@ -155,7 +159,7 @@ def _platform(architecture: str) -> dict[str, Any]:
 def write(layout: Layout, directory: Path, tag: str) -> bool:
     """Make directory an OCI image layout of exactly this image. Returns whether anything was not so before."""
     index = layout.blobs[layout.digest]
-    entry = {"mediaType": INDEX, "digest": layout.digest, "size": len(index), "annotations": {"org.opencontainers.image.ref.name": tag}}
+    entry = {"mediaType": INDEX, "digest": layout.digest, "size": len(index), "annotations": {REF_NAME: tag}}
     files = {f"blobs/sha256/{digest.partition(':')[2]}": blob for digest, blob in layout.blobs.items()}
     files["oci-layout"] = LAYOUT_VERSION
     files["index.json"] = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
@@ -178,9 +182,7 @@ def matches(layout: Layout, directory: Path, tag: str) -> bool:
     """Whether directory already is this layout."""
     try:
         document = json.loads((directory / "index.json").read_text())
-        entries = [
-            (entry["digest"], entry.get("annotations", {}).get("org.opencontainers.image.ref.name")) for entry in document["manifests"]
-        ]
+        entries = [(entry["digest"], entry.get("annotations", {}).get(REF_NAME)) for entry in document["manifests"]]
         blobs = {f"sha256:{path.name}" for path in (directory / "blobs" / "sha256").iterdir()}
         whole = all(
             (directory / "blobs" / "sha256" / digest.partition(":")[2]).read_bytes() == blob for digest, blob in layout.blobs.items()
@@ -193,6 +195,81 @@ def matches(layout: Layout, directory: Path, tag: str) -> bool:
 def is_layout(directory: Path) -> bool:
     """Whether directory looks like an OCI image layout, and so may be removed as one."""
     return (directory / "oci-layout").is_file() and (directory / "index.json").is_file()
+
+
+def remove(directory: Path) -> None:
+    """Remove a layout with all that is in it. Raises UnifleetError when the directory is something else."""
+    if not is_layout(directory):
+        raise UnifleetError(f"{directory} is not an OCI image layout, so it is not removed", "remove it by hand")
+    shutil.rmtree(directory)
+
+
+class LayoutDirectory:
+    """An OCI image layout on disk, whoever wrote it; every blob is verified as it is read."""
+
+    def __init__(self, directory: Path) -> None:
+        if not is_layout(directory):
+            raise UnifleetError(f"{directory} is not an OCI image layout", "name a directory with oci-layout and index.json")
+        self.directory = directory
+
+    def tags(self) -> dict[str, str]:
+        """Tag -> digest; an image without a tag is under ""."""
+        try:
+            entries = json.loads((self.directory / "index.json").read_bytes())["manifests"]
+            return {str((entry.get("annotations") or {}).get(REF_NAME, "")): str(entry["digest"]) for entry in entries}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnifleetError(f"{self.directory}/index.json cannot be read: {error}", "write the layout anew") from error
+
+    def digest(self, tag: str = "") -> str:
+        """The digest of the image with this tag; "" is the only image that there is. Raises UnifleetError naming the tags."""
+        tags = self.tags()
+        if tag in tags:
+            return tags[tag]
+        if not tag and len(set(tags.values())) == 1:
+            return next(iter(tags.values()))
+        raise UnifleetError(
+            f"{self.directory} has no image {tag or 'of its own'}; it has {', '.join(sorted(tags)) or 'none'}", "name one of them"
+        )
+
+    def blob(self, digest: str) -> bytes:
+        """A blob's bytes. Raises UnifleetError when it is missing or corrupt."""
+        name = digest.partition(":")[2]
+        if not is_digest(digest):
+            raise UnifleetError(f"{self.directory}: {digest[:80]!r} is not a sha256 digest", "write the layout anew")
+        try:
+            content = (self.directory / "blobs" / "sha256" / name).read_bytes()
+        except OSError as error:
+            raise UnifleetError(f"{self.directory}: blob {digest} cannot be read: {error.strerror}", "write the layout anew") from error
+        if digest_of(content) != digest:
+            raise UnifleetError(f"{self.directory}: blob {digest} is corrupt", "write the layout anew")
+        return content
+
+    def verify(self, digest: str) -> None:
+        """Read all that this index or manifest names. Raises UnifleetError for the first blob that is missing or corrupt."""
+        todo = [digest]
+        seen: set[str] = set()
+        while todo:
+            digest = todo.pop()
+            content = self.blob(digest)
+            seen.add(digest)
+            try:
+                document = json.loads(content)
+                named = [*document.get("manifests", []), document.get("config"), *document.get("layers", [])]
+                digests = [entry["digest"] for entry in named if entry]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UnifleetError(f"{self.directory}: {digest} is not an index or manifest", "write the layout anew") from error
+            leaves = set(digests) if "config" in document else set()
+            for leaf in leaves - seen:
+                self.blob(leaf)
+            seen |= leaves
+            todo += [other for other in digests if other not in seen]
+
+    def config(self, manifest: str) -> bytes:
+        """The config of the manifest with this digest."""
+        try:
+            return self.blob(str(json.loads(self.blob(manifest))["config"]["digest"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnifleetError(f"{self.directory}: {manifest} is not an image manifest", "write the layout anew") from error
 
 
 def summary(layout: Layout) -> dict[str, Any]:

@@ -3,30 +3,34 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pack a unikernel into an OCI image and push it; the packing is module_utils/oci_layout.py, the pushing is skopeo's."""
+"""Pack a unikernel into an OCI image, push it, copy it, remove it; the packing is module_utils/oci_layout.py, the rest is skopeo's."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: unikernel_image
-short_description: Pack a unikernel into an OCI image and push it to a registry
+short_description: Pack, push, pull, copy or remove a unikernel's OCI image
 version_added: 0.1.0
 description:
-  - Packs kernels for one or more hypervisors and architectures, an initrd and further files into one ordinary OCI image with a
+  - Packs kernels for one or more hypervisors and architectures, initrds and further files into one ordinary OCI image with a
     C(/unikernel.json), the same bytes for the same input.
-  - The image has a manifest for each architecture that a kernel is for, all with the same layer, so that every host pulls the same
-    reference and picks its own kernel.
+  - The image has a manifest for each architecture that a kernel is for, with the kernels of all its hypervisors, so that every host pulls
+    the same reference and picks its own kernel. With O(split) it has one for each hypervisor besides.
+  - Instead of packing, an image can be copied as it is from a registry or a directory (O(source)), which pulls, mirrors or promotes it.
   - Nothing is pushed or written when the registry or directory already has exactly this image.
 author:
   - Unifleet developers (@unifleet)
-requirements:
-  - skopeo, when O(name) is given
+extends_documentation_fragment:
+  - unifleet.hybrid.images
 attributes:
   check_mode:
-    description: Reports what would change without changing it.
+    description: Reports what would change without changing it. With O(source), the source is asked what it has.
     support: full
   diff_mode:
     description: Shows the digest and configuration before and after.
+    support: full
+  async:
+    description: Give C(async) and C(poll) to see that a long transfer goes on, and to end one that takes too long.
     support: full
 options:
   name:
@@ -39,24 +43,33 @@ options:
     type: path
   state:
     description:
-      - V(present) packs the image and pushes it.
-      - V(absent) removes it from the registry (which must allow deletion) and removes O(layout).
+      - V(present) packs the image, or takes it from O(source), and brings it where it is to be.
+      - V(absent) removes it from the registry (which must allow deletion) and removes O(layout). Other tags of the same image stay.
     type: str
     choices: [present, absent]
     default: present
+  source:
+    description:
+      - Copy this image with all its platforms instead of packing one. A reference with its registry, or C(oci:DIRECTORY[:TAG]).
+      - A login is used for both registries.
+    type: str
   kernels:
     description:
       - The kernels and programs, by C(HYPERVISOR/ARCHITECTURE) (V(kvm/amd64), V(xen/amd64), V(process/arm64), ...). Each is a file
-        on the host that the module runs on.
-      - Required with O(state=present).
+        on the host that the module runs on. V(arm) is 32-bit Arm, version 7.
+      - This or O(source) is required with O(state=present).
     type: dict
   family:
     description: The unikernel family, which decides how arguments and network are passed.
     type: str
     default: plain
   initrd:
-    description: An initial RAM disk for the kernels.
+    description: An initial RAM disk for every kernel that O(initrds) does not name.
     type: path
+  initrds:
+    description: Initial RAM disks by C(HYPERVISOR/ARCHITECTURE), where kernels need different ones.
+    type: dict
+    default: {}
   files:
     description: Further files of the image, from path in the image to file on the host that the module runs on.
     type: dict
@@ -80,7 +93,9 @@ options:
     type: dict
     default: {}
   memory:
-    description: The least memory that the guest boots with, such as V(8Mi).
+    description:
+      - The least memory that the guest boots with, such as V(8Mi).
+      - A pod that names no memory gets it; one with a lower limit is refused.
     type: str
   stop:
     description: Whether the guest ends by itself when it is asked to, or can only be killed. Without it the family decides.
@@ -90,21 +105,40 @@ options:
     description: Whether the guest drives a network interface.
     type: bool
     default: false
+  hardware:
+    description:
+      - What kernels need of their machines, by C(HYPERVISOR/ARCHITECTURE). What is left out is the host's choice.
+      - C(machine) is one of V(pc), V(q35), V(microvm) for kvm on amd64, V(virt) for kvm on arm64, V(pvh), V(pv), V(hvm) for xen.
+      - C(nic) is one of V(virtio), V(e1000), V(e1000e), V(rtl8139) for kvm, as the machine has it, V(netfront) for xen.
+      - C(console) is V(serial) or V(virtio) for kvm, V(xen) for xen.
+    type: dict
+    default: {}
+  exit:
+    description: What the end of a guest that powered itself off means.
+    type: dict
+    suboptions:
+      prefix:
+        description: The console's last line says the exit code when it is this text and a decimal number. Without it the family knows.
+        type: str
+      codes:
+        description: From the code that the guest says to the one that is reported.
+        type: dict
+      silent:
+        description: The code of a guest that said nothing.
+        type: int
+  split:
+    description:
+      - Add a manifest for each hypervisor after those that have all kernels of an architecture, so that agents fetch their own kernel only.
+        Stock containerd takes the first ones.
+    type: bool
+    default: false
   compression:
-    description: How the layer is packed. V(none) gives the same bytes even where another zlib is in use.
+    description: How the layers are packed. V(none) gives the same bytes even where another zlib is in use.
     type: str
     choices: [gzip, none]
     default: gzip
-  validate_certs:
-    description: Set to V(false) for a registry that speaks plain HTTP or has a certificate that cannot be checked.
-    type: bool
-    default: true
-  username:
-    description: Login name at the registry.
-    type: str
-  password:
-    description: Password at the registry.
-    type: str
+seealso:
+  - module: unifleet.hybrid.unikernel_image_info
 """
 
 EXAMPLES = r"""
@@ -119,11 +153,30 @@ EXAMPLES = r"""
     memory: 8Mi
   delegate_to: localhost
 
+- name: Push a unikernel that wants a q35, and says its exit code in its own way
+  unifleet.hybrid.unikernel_image:
+    name: registry.example:5000/router:2
+    family: unikraft
+    kernels:
+      kvm/amd64: build/router_qemu-x86_64
+    hardware:
+      kvm/amd64: {machine: q35, nic: e1000e}
+    exit:
+      prefix: "main returned "
+      codes: {"255": 1}
+
 - name: Write the image to a directory only
   unifleet.hybrid.unikernel_image:
     layout: build/humidity-daemon
     kernels:
       kvm/amd64: guest/build/sensor-kvm-amd64
+
+- name: Promote an image from the test registry, byte for byte
+  unifleet.hybrid.unikernel_image:
+    source: test.example:5000/humidity-daemon:1.0
+    name: registry.example:5000/humidity-daemon:1.0
+  async: 600
+  poll: 5
 
 - name: Remove an image from the registry
   unifleet.hybrid.unikernel_image:
@@ -144,169 +197,78 @@ reference:
   sample: registry.example:5000/humidity-daemon@sha256:4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865
 size:
   description: Bytes of all blobs.
-  returned: state is present
+  returned: state is present and the image was packed
   type: int
   sample: 26624
 """
 
-import base64
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.validation import check_type_path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import oci_layout
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_content import COMPRESSIONS, content_of
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_module import REGISTRY_ARGUMENTS, registry_of
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import ImageReference, parse_reference
-from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import profile_from
-
-ABSENT = ("manifest unknown", "name unknown", "name_unknown", "not found", "404")
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_registry import ImageRegistry, Source, parse_source
 
 
-class Registry:
-    """skopeo on this host, for one reference."""
-
-    def __init__(self, module: AnsibleModule, reference: ImageReference, work: Path) -> None:
-        self._module = module
-        self._reference = reference
-        self._work = work
-        self._skopeo: str = module.get_bin_path("skopeo", required=True)
-
-    def document(self) -> Optional[bytes]:
-        """The index or manifest that the registry has under this reference; None when there is none."""
-        code, out, err = self._run("inspect", "--raw", f"--tls-verify={self._verify()}", self._url())
-        if code == 0:
-            return out.encode("utf-8", "surrogateescape")
-        if any(sign in err.lower() for sign in ABSENT):
-            return None
-        raise self._failed("asked for", err)
-
-    def push(self, layout: oci_layout.Layout) -> None:
-        """Copy the layout into the registry and see that it arrived as it is."""
-        directory = self._work / "layout"
-        oci_layout.write(layout, directory, "image")
-        policy = self._work / "policy.json"
-        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-        source = f"oci:{directory}:image"
-        code, _out, err = self._run(
-            "--policy",
-            str(policy),
-            "copy",
-            "--quiet",
-            "--all",
-            "--preserve-digests",
-            f"--dest-tls-verify={self._verify()}",
-            source,
-            self._url(),
-        )
-        if code != 0:
-            raise self._failed("pushed", err)
-        arrived = self.document()
-        if arrived != layout.blobs[layout.digest]:
-            raise UnifleetError(f"{self._reference} is not in the registry as it was pushed", "see whether something else pushes there")
-
-    def delete(self) -> None:
-        """Remove the image that the reference names."""
-        code, _out, err = self._run("delete", f"--tls-verify={self._verify()}", self._url())
-        if code != 0:
-            hint = "allow deletion in the registry's configuration" if "405" in err or "unsupported" in err.lower() else ""
-            raise self._failed("removed", err, hint)
-
-    def _run(self, *arguments: str) -> tuple[int, str, str]:
-        auth = self._work / "auth.json"
-        auths = {}
-        if self._module.params["username"]:
-            login = f"{self._module.params['username']}:{self._module.params['password'] or ''}"
-            auths = {self._reference.domain: {"auth": base64.b64encode(login.encode()).decode()}}
-        if auths:
-            with os.fdopen(os.open(auth, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump({"auths": auths}, file)
-        environment = {"REGISTRY_AUTH_FILE": str(auth)} if auths else {}
-        result = self._module.run_command([self._skopeo, *arguments], environ_update=environment)
-        return int(result[0]), str(result[1]), str(result[2])
-
-    def _url(self) -> str:
-        return f"docker://{self._reference}"
-
-    def _verify(self) -> str:
-        return "true" if self._module.params["validate_certs"] else "false"
-
-    def _failed(self, done: str, err: str, hint: str = "") -> UnifleetError:
-        lines = err.strip().splitlines() or ["skopeo said nothing"]
-        if "HTTP response to HTTPS client" in err:
-            hint = "set validate_certs=false for a registry that speaks plain HTTP"
-        return UnifleetError(f"{self._reference} was not {done}: {lines[-1]}", hint)
-
-
-def content_of(params: dict[str, Any]) -> oci_layout.ImageContent:
-    """The image that the module's parameters describe. Raises UnifleetError naming what is wrong."""
-    sources: list[tuple[str, Path, bool]] = []
-    kernels = {}
-    for target, file in sorted((params["kernels"] or {}).items()):
-        folder = "bin" if target.startswith("process/") else "boot"
-        path = f"/{folder}/{target.replace('/', '-')}"
-        kernels[target] = path
-        sources.append((path, Path(check_type_path(file)), True))
-    document: dict[str, Any] = {"version": 1, "family": params["family"], "kernels": kernels, "network": params["network"]}
-    if params["initrd"]:
-        document["initrd"] = "/boot/initrd"
-        sources.append(("/boot/initrd", Path(params["initrd"]), False))
-    for key in ("memory", "stop"):
-        if params[key]:
-            document[key] = params[key]
-    profile = profile_from(document)
-    for target, file in sorted(params["files"].items()):
-        source = Path(check_type_path(file))
-        sources.append((target, source, os.access(source, os.X_OK)))
-    return oci_layout.ImageContent(
-        profile=profile,
-        files=oci_layout.read_files(sources),
-        fixed_args=tuple(params["fixed_args"]),
-        args=tuple(params["args"]),
-        env=tuple(sorted((str(name), str(value)) for name, value in params["env"].items())),
-        labels={str(name): str(value) for name, value in params["labels"].items()},
-        compression=params["compression"],
-    )
-
-
-def present(module: AnsibleModule, reference: Optional[ImageReference], directory: Optional[Path], work: Path) -> dict[str, Any]:
+def packed(
+    module: AnsibleModule, registry: ImageRegistry, reference: Optional[ImageReference], directory: Optional[Path]
+) -> dict[str, Any]:
     """Pack, and bring registry and directory to it."""
     layout = oci_layout.pack(content_of(module.params))
+    top = layout.blobs[layout.digest]
     tag = (reference.tag if reference else "") or "latest"
-    before: Any = None
-    changed = False
+    result: dict[str, Any] = {"changed": False, "digest": layout.digest, "size": layout.size}
+    before = _before(registry, reference, directory)
     if directory is not None and not oci_layout.matches(layout, directory, tag):
-        if directory.exists() and any(directory.iterdir()) and not oci_layout.is_layout(directory):
-            raise UnifleetError(f"layout {directory} is neither empty nor an OCI image layout", "name another directory")
-        changed = True
+        result["changed"] = True
         if not module.check_mode:
             oci_layout.write(layout, directory, tag)
-    if reference is not None:
-        registry = Registry(module, reference, work)
-        there = registry.document()
-        if there != layout.blobs[layout.digest]:
-            changed = True
-            before = None if there is None else _text(there)
-            if not module.check_mode:
-                registry.push(layout)
-        else:
-            before = _text(there)
-    result: dict[str, Any] = {"changed": changed, "digest": layout.digest, "size": layout.size}
-    if reference is not None:
-        result["reference"] = reference.at(layout.digest)
+    if reference is not None and registry.document(reference) != top:
+        result["changed"] = True
+        if not module.check_mode:
+            registry.push(layout, reference)
     if module._diff:
-        after = oci_layout.summary(layout)
-        after["index"] = _text(layout.blobs[layout.digest])
-        result["diff"] = {"before": {"index": before} if changed else after, "after": after}
+        after = {**oci_layout.summary(layout), "index": _text(top)}
+        result["diff"] = {"before": {"index": before} if result["changed"] else after, "after": after}
     return result
 
 
-def absent(module: AnsibleModule, reference: Optional[ImageReference], directory: Optional[Path], work: Path) -> dict[str, Any]:
+def copied(
+    module: AnsibleModule, registry: ImageRegistry, reference: Optional[ImageReference], directory: Optional[Path]
+) -> dict[str, Any]:
+    """Bring registry and directory to what the source has."""
+    source = parse_source(module.params["source"])
+    top = registry.look(source)
+    if top is None:
+        raise UnifleetError(f"source {source} has no such image", "see that this name and tag were pushed")
+    digest = oci_layout.digest_of(top)
+    tag = (reference.tag if reference else source.reference.tag if source.reference else source.tag) or "latest"
+    result: dict[str, Any] = {"changed": False, "digest": digest}
+    before = _before(registry, reference, directory)
+    if directory is not None and not _has(directory, digest, tag):
+        result["changed"] = True
+        if not module.check_mode:
+            registry.fetch(source, directory, tag)
+    if reference is not None and registry.document(reference) != top:
+        result["changed"] = True
+        if not module.check_mode:
+            registry.copy(source, Source(reference))
+    if module._diff:
+        after = {"digest": digest, "index": _text(top)}
+        result["diff"] = {"before": {"index": before} if result["changed"] else after, "after": after}
+    return result
+
+
+def absent(
+    module: AnsibleModule, registry: ImageRegistry, reference: Optional[ImageReference], directory: Optional[Path]
+) -> dict[str, Any]:
     """Remove the image from the registry and the directory."""
     result: dict[str, Any] = {"changed": False}
     before: dict[str, Any] = {}
@@ -316,19 +278,39 @@ def absent(module: AnsibleModule, reference: Optional[ImageReference], directory
         before["layout"] = str(directory)
         result["changed"] = True
         if not module.check_mode:
-            shutil.rmtree(directory)
+            oci_layout.remove(directory)
     if reference is not None:
-        registry = Registry(module, reference, work)
-        there = registry.document()
+        there = registry.document(reference)
         if there is not None:
             before["index"] = _text(there)
             result.update(changed=True, digest=oci_layout.digest_of(there))
-            result["reference"] = reference.at(result["digest"])
             if not module.check_mode:
-                registry.delete()
+                registry.delete(reference)
     if module._diff:
         result["diff"] = {"before": before, "after": {}}
     return result
+
+
+def _before(registry: ImageRegistry, reference: Optional[ImageReference], directory: Optional[Path]) -> Any:
+    """What is there now, for the diff; and the directory is one that may be written to."""
+    if directory is not None and directory.exists() and any(directory.iterdir()) and not oci_layout.is_layout(directory):
+        raise UnifleetError(f"layout {directory} is neither empty nor an OCI image layout", "name another directory")
+    if reference is not None:
+        there = registry.document(reference)
+        return None if there is None else _text(there)
+    return None
+
+
+def _has(directory: Path, digest: str, tag: str) -> bool:
+    """Whether the directory is a whole layout of this image alone."""
+    try:
+        layout = oci_layout.LayoutDirectory(directory)
+        if layout.tags() != {tag: digest}:
+            return False
+        layout.verify(digest)
+    except UnifleetError:
+        return False
+    return True
 
 
 def _text(document: bytes) -> Any:
@@ -351,9 +333,11 @@ def main() -> None:
             "name": {"type": "str"},
             "layout": {"type": "path"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "source": {"type": "str"},
             "kernels": {"type": "dict"},
             "family": {"type": "str", "default": "plain"},
             "initrd": {"type": "path"},
+            "initrds": {"type": "dict", "default": {}},
             "files": {"type": "dict", "default": {}},
             "fixed_args": {"type": "list", "elements": "str", "default": []},
             "args": {"type": "list", "elements": "str", "default": []},
@@ -362,24 +346,34 @@ def main() -> None:
             "memory": {"type": "str"},
             "stop": {"type": "str", "choices": ["request", "kill"]},
             "network": {"type": "bool", "default": False},
-            "compression": {"type": "str", "choices": ["gzip", "none"], "default": "gzip"},
-            "validate_certs": {"type": "bool", "default": True},
-            "username": {"type": "str"},
-            "password": {"type": "str", "no_log": True},
+            "hardware": {"type": "dict", "default": {}},
+            "exit": {
+                "type": "dict",
+                "options": {"prefix": {"type": "str"}, "codes": {"type": "dict"}, "silent": {"type": "int"}},
+            },
+            "split": {"type": "bool", "default": False},
+            "compression": {"type": "str", "choices": list(COMPRESSIONS), "default": "gzip"},
+            **REGISTRY_ARGUMENTS,
         },
         required_one_of=[("name", "layout")],
-        required_if=[("state", "present", ("kernels",))],
+        required_if=[("state", "present", ("kernels", "source"), True)],
+        mutually_exclusive=[("kernels", "source")],
         required_together=[("username", "password")],
         supports_check_mode=True,
     )
     try:
         reference = parse_reference(module.params["name"]) if module.params["name"] else None
-        if reference is not None and reference.digest:
+        if reference is not None and reference.digest and module.params["state"] == "present":
             raise UnifleetError(f"name {module.params['name']!r} has a digest", "push to a tag; the digest is returned")
         directory = Path(module.params["layout"]) if module.params["layout"] else None
+        if module.params["exit"]:
+            module.params["exit"] = {key: value for key, value in module.params["exit"].items() if value is not None}
+        act = absent if module.params["state"] == "absent" else copied if module.params["source"] else packed
         with tempfile.TemporaryDirectory(dir=module.tmpdir) as work:
-            act = present if module.params["state"] == "present" else absent
-            module.exit_json(**act(module, reference, directory, Path(work)))
+            result = act(module, registry_of(module, Path(work)), reference, directory)
+        if reference is not None and "digest" in result:
+            result["reference"] = reference.at(result["digest"])
+        module.exit_json(**result)
     except UnifleetError as error:
         fail(module, error)
 

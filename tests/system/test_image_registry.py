@@ -71,6 +71,19 @@ def build() -> Path:
     return ROOT / "guest" / "build"
 
 
+def run_module(name: str, arguments: dict[str, Any], *flags: str) -> dict[str, Any]:
+    """Run a module as Ansible does; its result."""
+    command = ["ansible", "-i", "localhost,", "-c", "local", "localhost", "-m", f"unifleet.hybrid.{name}"]
+    command += ["-e", "ansible_python_interpreter={{ ansible_playbook_python }}", "-a", json.dumps(arguments), *flags]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**environment, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "0"})
+    start = done.stdout.find("=> {")
+    assert start >= 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[start + 3 :])[0]
+    result["printed"] = done.stdout
+    return result
+
+
 def module(registry: LoopbackRegistry, build: Path, *flags: str, **changes: Any) -> dict[str, Any]:
     """Run unikernel_image as Ansible does; its result."""
     arguments: dict[str, Any] = {
@@ -83,15 +96,14 @@ def module(registry: LoopbackRegistry, build: Path, *flags: str, **changes: Any)
         "memory": "8Mi",
         **changes,
     }
-    command = ["ansible", "-i", "localhost,", "-c", "local", "localhost", "-m", "unifleet.hybrid.unikernel_image"]
-    command += ["-e", "ansible_python_interpreter={{ ansible_playbook_python }}", "-a", json.dumps(arguments), *flags]
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**environment, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "0"})
-    start = done.stdout.find("=> {")
-    assert start >= 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[start + 3 :])[0]
-    result["printed"] = done.stdout
-    return result
+    if "source" in changes:
+        arguments = {"validate_certs": False, **changes}
+    return run_module("unikernel_image", arguments, *flags)
+
+
+def info(name: str, **arguments: Any) -> dict[str, Any]:
+    """Run unikernel_image_info; its result."""
+    return run_module("unikernel_image_info", {"name": name, "validate_certs": False, **arguments})
 
 
 def store(directory: Path, registry: LoopbackRegistry, architecture: str = "amd64") -> ImageStore:
@@ -152,6 +164,77 @@ def test_absent_removes_the_image_and_is_content_when_it_is_gone(registry: Loopb
     assert module(registry, build, state="absent")["changed"] is False
     with pytest.raises(ImageError, match="manifest unknown"):
         store(tmp_path, registry).pull("humidity-daemon:1")
+
+
+def test_absent_spares_the_other_tags_of_the_same_image(registry: LoopbackRegistry, build: Path, tmp_path: Path) -> None:
+    one = module(registry, build)
+    two = module(registry, build, name=f"{registry.address}/humidity-daemon:2")
+    assert one["digest"] == two["digest"]
+    assert module(registry, build, state="absent")["changed"]
+    assert info(f"{registry.address}/humidity-daemon:1")["exists"] is False
+    left = info(f"{registry.address}/humidity-daemon:2", tags=True)
+    assert (left["image"]["digest"], left["tags"]) == (two["digest"], ["2"])
+    assert store(tmp_path, registry).pull("humidity-daemon:2").profile is not None
+
+
+def test_an_image_is_pulled_to_a_directory_and_promoted_from_it_byte_for_byte(
+    registry: LoopbackRegistry, build: Path, tmp_path: Path
+) -> None:
+    pushed = module(registry, build, split=True)
+    layout = tmp_path / "kept/humidity"
+    pull = {"source": f"{registry.address}/humidity-daemon:1", "layout": str(layout)}
+    assert module(registry, build, "--check", **pull)["changed"]
+    assert not layout.exists()
+    assert [module(registry, build, **pull)[key] for key in ("changed", "digest")] == [True, pushed["digest"]]
+    assert module(registry, build, **pull)["changed"] is False
+    blob = max((layout / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert module(registry, build, **pull)["changed"] is True
+    push = {"source": f"oci:{layout}:1", "name": f"{registry.address}/released/humidity:1"}
+    assert [module(registry, build, **push)[key] for key in ("changed", "digest")] == [True, pushed["digest"]]
+    assert module(registry, build, **push)["changed"] is False
+    assert info(f"oci:{layout}")["image"] == info(push["name"])["image"]
+    missing = module(registry, build, source=f"{registry.address}/nothing:1", layout=str(layout))
+    assert "has no such image" in missing["msg"]
+    assert layout.is_dir()
+
+
+def test_info_says_what_an_image_is_without_its_layers(registry: LoopbackRegistry, build: Path) -> None:
+    hardware = {"kvm/amd64": {"machine": "q35"}}
+    pushed = module(registry, build, split=True, hardware=hardware, exit={"codes": {"3": 0}}, args=["--count", "1"], env={"A": "b"})
+    image = info(f"{registry.address}/humidity-daemon:1")["image"]
+    assert image["digest"] == pushed["digest"]
+    assert image["size"] == pushed["size"]
+    assert [entry["platform"] for entry in image["platforms"]] == ["linux/amd64", "linux/arm64", "linux/amd64+kvm", "linux/amd64+process"]
+    fat, kvm = image["platforms"][0], image["platforms"][2]
+    assert fat["kernels"] == {"kvm/amd64": "/boot/kvm-amd64", "process/amd64": "/bin/process-amd64"}
+    assert (fat["args"], fat["env"], fat["entrypoint"][1:]) == (["--count", "1"], {"A": "b"}, ["--sensor", "humidity"])
+    assert kvm["profile"]["hardware"] == hardware
+    assert kvm["profile"]["exit"] == {"codes": {"3": 0}}
+    assert info(f"{registry.address}/humidity-daemon:2", tags=True)["image"] is None
+
+
+def test_an_agent_fetches_the_kernel_of_its_own_hypervisor_from_a_split_image(
+    registry: LoopbackRegistry, build: Path, tmp_path: Path
+) -> None:
+    module(registry, build, split=True)
+    fat = store(tmp_path / "fat", registry).pull("humidity-daemon:1")
+    for hypervisor in ("kvm", "process"):
+        images = ImageStore(tmp_path / hypervisor, registry.address, (registry.address,), "amd64", hypervisor=hypervisor)
+        image = images.pull("humidity-daemon:1")
+        assert image.digest != fat.digest
+        bootable = images.resolve(image, hypervisor, "amd64")
+        assert bootable.kernel.read_bytes() == (build / f"sensor-{hypervisor}-amd64").read_bytes()
+        assert image.profile is not None
+        assert list(image.profile.kernels) == [f"{hypervisor}/amd64"]
+    assert images.resolve(store(tmp_path / "fat", registry).pull("humidity-daemon:1"), "kvm", "amd64").target == "kvm/amd64"
+
+
+def test_what_cannot_be_packed_is_named_before_anything_is_pushed(registry: LoopbackRegistry, build: Path) -> None:
+    result = module(registry, build, hardware={"kvm/amd64": {"xml": "<hostdev/>"}})
+    assert "FAILED!" in result["printed"]
+    assert "hardware[kvm/amd64].xml' (an image cannot bring libvirt XML; known: machine, nic, console)" in result["msg"]
+    assert not registry.storage.joinpath("docker/registry/v2/repositories").exists()
 
 
 @pytest.mark.parametrize("which", ["layer", "config", "manifest", "index"])
