@@ -90,7 +90,7 @@ def test_a_directory_is_named_with_or_without_a_tag(text: str, directory: str, t
     assert parse_source(text) == Source(directory=Path(directory), tag=tag)
 
 
-@pytest.mark.parametrize("text", ["oci:", "oci::1", "UPPER/x", ""])
+@pytest.mark.parametrize("text", ["oci:", "oci::1", "registry.example/UPPER", ""])
 def test_what_names_neither_a_registry_nor_a_directory_is_refused(text: str) -> None:
     with pytest.raises(UnifleetError):
         parse_source(text)
