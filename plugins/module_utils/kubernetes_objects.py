@@ -40,7 +40,7 @@ class Change:
 
 
 def cluster_roles() -> list[dict[str, Any]]:
-    """Who may join, whose certificates are approved unseen, and what the API server may ask of kubelets.
+    """Who may join, whose certificates are approved unseen, that nodes may see each other, and what the API server may ask of kubelets.
 
     https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/ - the same bindings as kubeadm's, with a
     group of our own, so that tokens of other origin do not gain from them.
@@ -50,6 +50,8 @@ def cluster_roles() -> list[dict[str, Any]]:
         _binding("unifleet:bootstrap", "system:node-bootstrapper", bootstrappers),
         _binding("unifleet:approve-first-client-certificates", f"{CSR}:nodeclient", bootstrappers),
         _binding("unifleet:approve-renewed-client-certificates", f"{CSR}:selfnodeclient", nodes),
+        _node_reader(),
+        _binding("unifleet:node-reader", "unifleet:node-reader", nodes),
         _binding("unifleet:apiserver-to-kubelets", "system:kubelet-api-admin", _subject("User", "kube-apiserver-kubelet-client")),
     ]
 
@@ -152,6 +154,16 @@ def _paths(api: ClusterApi, wanted: Mapping[str, Any], plurals: dict[str, dict[s
     namespace = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
     collection = f"{root}{namespace}/{resource['name']}"
     return collection, f"{collection}/{name}"
+
+
+def _node_reader() -> dict[str, Any]:
+    """Nodes keep routes to each other's pods; the Node authorizer lets them see the others up to Kubernetes 1.31 alone."""
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "unifleet:node-reader", "labels": {"app.kubernetes.io/managed-by": "unifleet"}},
+        "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}],
+    }
 
 
 def _binding(name: str, role: str, subject: dict[str, str]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The addresses of this node's virtual machines: static ones out of the node's podCIDR, as a CNI plugin's host-local would give.
 
-Nothing is stored: who has which address is in the machines' metadata, from which a restarted agent fills the pool again.
+Nothing is stored: who has which address is in the machines' metadata, from which a restarted agent fills the pool again. A node that was
+deleted and made anew may have got another podCIDR: machines that run keep their old addresses until they end.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 
 @dataclass
 class AddressPool:
-    """cidr: the node's podCIDR ("10.244.1.0/24"); its first address is the gateway. given: machine key -> address."""
+    """cidr: the node's podCIDR ("10.244.1.0/24"); its first address is the gateway. given: machine key -> address.
+
+    foreign: machine key -> "address/length" outside of it, from a podCIDR that the node had before.
+    """
 
     cidr: str
     given: dict[str, str] = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
     _next: int = 2
 
     def __post_init__(self) -> None:
@@ -37,13 +42,29 @@ class AddressPool:
         """ "10.244.1.7/24"."""
         return f"{address}/{self.network.prefixlen}"
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Every network that machines here have addresses of, the podCIDR first."""
+        return (str(self.network), *sorted({str(ipaddress.ip_interface(address).network) for address in self.foreign.values()}))
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Machine key -> address, without a length."""
+        return {**{key: address.partition("/")[0] for key, address in self.foreign.items()}, **self.given}
+
     def reserve(self, key: str, address: str) -> None:
-        """A machine that was found has this address."""
-        if address:
-            self.given[key] = address.partition("/")[0]
+        """A machine that was found has this address ("10.244.1.7/24")."""
+        if not address or key in self.given:
+            return
+        bare = address.partition("/")[0]
+        if ipaddress.ip_address(bare) in self.network:
+            self.given[key] = bare
+        else:
+            self.foreign[key] = address
 
     def take(self, key: str) -> str:
         """This machine's address, the same one every time; a freed one is used again as late as possible. Raises UnifleetError."""
+        self.foreign.pop(key, None)
         if key in self.given:
             return self.given[key]
         taken = set(self.given.values())
@@ -60,3 +81,4 @@ class AddressPool:
     def release(self, key: str) -> None:
         """The machine is gone."""
         self.given.pop(key, None)
+        self.foreign.pop(key, None)

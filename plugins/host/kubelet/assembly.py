@@ -13,8 +13,9 @@ import contextlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.families import FAMILIES
 from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
@@ -28,7 +29,9 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import Node
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.peer_nodes import PeerNodes
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_controller import PodController
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import Images
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server import KubeletServer
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.server_auth import Reviewer
@@ -40,8 +43,13 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import ru
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
-from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_machines
+from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_firewall import PodFirewall
+from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_routes import PodRoutes
+from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_bridge, open_machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+if TYPE_CHECKING:
+    from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_bridge import PodBridge
 
 log = logging.getLogger("unifleet.agent")
 
@@ -76,6 +84,7 @@ def open_images(config: Config, architecture: str) -> Images:
 def settings_of_pods(config: Config, architecture: str) -> PodSettings:
     """The [pods] table over what the rest of the configuration says. Raises UnifleetError that names the key."""
     base = PodSettings(log_directory=config.log_directory, token_directory=config.run_directory / "pods", architecture=architecture)
+    base = replace(base, cluster_dns=config.network.cluster_dns)
     return pod_settings(config.pods, "[pods]", base)
 
 
@@ -99,6 +108,7 @@ class Agent:
     pod_settings: PodSettings
     labels: NodeLabels
     notifier: Notifier
+    bridge: Optional[PodBridge] = None
 
     async def run(self) -> None:
         """Join and work until cancelled. The workloads go on without us."""
@@ -118,8 +128,20 @@ class Agent:
         serving = ServingCertificate(config.pki_directory, serving_identity(name, self.facts.addresses))
         await serving.prepare()
         events = EventRecorder(api, name)
+        tell = _teller(events, Subject("Node", name, uid=name))
+        routes = PodRoutes() if config.network.routes and config.provider != "simulated" else None
+        network = PodNetwork(self.bridge, PodFirewall(), tell=tell)
+        peers = PeerNodes(api, name, routes, tell=tell, changed=network.reach)
         pods = PodController(
-            api, name, self.facts.addresses[0], self.machines, self.images, self.pod_settings, consoles=consoles, events=events
+            api,
+            name,
+            self.facts.addresses[0],
+            self.machines,
+            self.images,
+            self.pod_settings,
+            consoles=consoles,
+            events=events,
+            network=network,
         )
         health: list[NodeController] = []
 
@@ -139,13 +161,16 @@ class Agent:
         serving.subscribe(server.reload)
         await server.start()
         node = NodeController(
-            api, config, self.facts, self.machines, self.labels, port=server.port, tell=_teller(events, Subject("Node", name, uid=name))
+            api, config, self.facts, self.machines, self.labels, port=server.port, tell=tell, network=lambda: network.health
         )
         health.append(node)
+        network.subscribe(node.poke)
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log.info("asked what is going on:\n%s", stacks()))
         works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), self._pods_when_registered(node, pods)]
+        if self.bridge is not None or routes is not None:
+            works += [network.run(), self._peers_when_registered(node, peers)]
         if config.kubeconfig is None:
             works.append(keep(client_certificate(config), api, lambda: node_identity(name), api.reload, needs_itself=True))
             works.append(serving.run(api))
@@ -153,6 +178,10 @@ class Agent:
             await run_together(works)
         finally:
             await server.stop()
+
+    async def _peers_when_registered(self, node: NodeController, peers: PeerNodes) -> None:
+        await node.registered.wait()
+        await peers.run()
 
     async def _pods_when_registered(self, node: NodeController, pods: PodController) -> None:
         await node.registered.wait()
@@ -175,7 +204,24 @@ def assemble(config: Config, labels: Callable[[str], NodeLabels], facts: HostFac
         pod_settings=settings,
         labels=labels(str(getattr(accelerator, "kind", ""))),
         notifier=notifier,
+        bridge=open_bridge(config.provider, config.network.bridge, config.machines.libvirt_uri),
     )
+
+
+def remove_network(config: Config) -> list[str]:
+    """Take away what the agent made of this host's network: bridge, firewall tables, routes. Returns what there was.
+
+    Raises UnifleetError.
+    """
+    bridge = open_bridge(config.provider, config.network.bridge, config.machines.libvirt_uri)
+    removed = []
+    if bridge is not None and bridge.remove():
+        removed.append(f"bridge {bridge.name}")
+    if bridge is not None and PodFirewall().remove():
+        removed.append("firewall tables")
+    if PodRoutes().remove():
+        removed.append("routes")
+    return removed
 
 
 def _teller(events: EventRecorder, subject: Subject) -> Callable[[str, str, str], None]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -85,6 +86,18 @@ class MachinesConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """[network]: of pods. bridge: what virtual machines hang on, made by the agent ("": none, and images that drive a card cannot run).
+
+    routes: whether the agent keeps this host's routes to the pods of other nodes. cluster_dns: name servers of ClusterFirst pods.
+    """
+
+    bridge: str = "unifleet0"
+    routes: bool = True
+    cluster_dns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file. Either kubeconfig is given (used as it is), or the agent joins by itself with a bootstrap token.
 
@@ -115,6 +128,7 @@ class Config:
     pods: Mapping[str, Any] = field(default_factory=dict)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     machines: MachinesConfig = field(default_factory=MachinesConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property
     def pki_directory(self) -> Path:
@@ -129,6 +143,7 @@ _SECTIONS: Mapping[str, type] = {
     "timing": TimingConfig,
     "images": ImagesConfig,
     "machines": MachinesConfig,
+    "network": NetworkConfig,
 }
 _PATHS = {
     "cluster_ca",
@@ -264,7 +279,17 @@ def _scalar(kind: type, key: str, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in value):
             raise UnifleetError(f'{where}: {key} must be a list of "HOST:PORT", not {value!r}')
         return tuple(value)
+    if key == "cluster_dns":
+        if not isinstance(value, (list, tuple)) or not all(_is_ipv4(entry) for entry in value):
+            raise UnifleetError(f"{where}: {key} must be a list of IPv4 addresses, not {value!r}")
+        return tuple(value)
+    if key == "bridge" and not (isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_.-]{0,15}", value) and value not in (".", "..")):
+        raise UnifleetError(f"{where}: {key} {value!r} is no name of a network interface", "use up to 15 letters, digits, and _ . -")
     default = next(entry.default for entry in fields(kind) if entry.name == key)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UnifleetError(f"{where}: {key} must be true or false, not {value!r}")
+        return value
     wanted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, wanted) or isinstance(value, bool):
         name = "a number" if wanted[0] is int else "a string"
@@ -277,3 +302,11 @@ def _scalar(kind: type, key: str, value: Any, where: str) -> Any:
         if isinstance(default, float):
             return float(value)
     return value
+
+
+def _is_ipv4(value: object) -> bool:
+    try:
+        ipaddress.IPv4Address(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, settings_of_pods
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, remove_network, settings_of_pods
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import DEFAULT_CONFIG, PROVIDERS, Config, read_config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels, builtin_labels, go_architecture
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import read_host_facts
@@ -59,6 +59,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, metavar="N", help="of the HTTPS server; 0 takes a free one (default: 10250)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="(default: info)")
     parser.add_argument("--check-config", action="store_true", help="read configuration and labels, say what is wrong, and end")
+    parser.add_argument(
+        "--remove-network", action="store_true", help="remove the bridge, firewall tables and routes of the (stopped) agent, and end"
+    )
     parser.add_argument("--version", action="version", version=KUBELET_VERSION)
     return parser.parse_args(argv)
 
@@ -66,7 +69,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def configure(options: argparse.Namespace) -> Config:
     """The configuration with the flags laid over it. Raises UnifleetError."""
     flags = vars(options).copy()
-    for own in ("config", "node_labels", "check_config"):
+    for own in ("config", "node_labels", "check_config", "remove_network"):
         flags.pop(own)
     return read_config(options.config, flags)
 
@@ -105,6 +108,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         settings_of_pods(config, go_architecture(platform.machine()))
         if options.check_config:
             sys.stdout.write(f"{options.config}: node {config.node_name}, provider {config.provider}, {len(labels.wanted)} labels: ok\n")
+            return 0
+        if options.remove_network:
+            removed = remove_network(config)
+            sys.stdout.write(f"removed: {', '.join(removed) or 'nothing, there was no network of ours'}\n")
             return 0
         agent = assemble(
             config, lambda accelerator: node_labels(config, options, accelerator), read_host_facts(config), Notifier(os.environ)

@@ -24,6 +24,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.health import Prov
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.lease import NodeLease
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import (
+    Health,
     HostFacts,
     Readings,
     conditions,
@@ -56,7 +57,8 @@ Tell = Callable[[str, str, str], None]
 class NodeController:
     """Keeps one Node. registered is set once it exists; pod_cidr is its pod network, "" while it has none.
 
-    port: where the HTTPS server listens. tell: how events about the node are emitted.
+    port: where the HTTPS server listens. tell: how events about the node are emitted. network: how the pod network does, None
+    while that is unknown.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class NodeController:
         port: int = 0,
         tell: Optional[Tell] = None,
         readings: Optional[Callable[[], Readings]] = None,
+        network: Callable[[], Optional[Health]] = lambda: None,
     ) -> None:
         self._api = api
         self._config = config
@@ -78,6 +81,7 @@ class NodeController:
         self._port = port
         self._tell: Tell = tell or (lambda _type, _reason, _message: None)
         self._readings = readings or (lambda: take_readings(config.state_directory))
+        self._network = network
         self._node: Optional[Object] = None
         self._seen = False
         self._untainted = False
@@ -88,6 +92,10 @@ class NodeController:
         timing = config.timing
         self.provider = ProviderHealth(machines, timing.lease_renew, timing.health_timeout, self._wake.set)
         self.lease = NodeLease(api, config.node_name, timing, self._uid, lambda: self.provider.health.good)
+
+    def poke(self) -> None:
+        """What the status tells of may have changed."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Hold the node until cancelled."""
@@ -238,7 +246,9 @@ class NodeController:
             self.provider.capacity,
             readings,
             reserve=self._config.reserve,
-            conditions=conditions(theirs.get("conditions") or (), self.provider.health, readings, self._config.pressure, time.time()),
+            conditions=conditions(
+                theirs.get("conditions") or (), self.provider.health, readings, self._config.pressure, time.time(), network=self._network()
+            ),
             port=self._port,
             node_name=self._config.node_name,
         )

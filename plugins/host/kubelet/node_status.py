@@ -112,9 +112,18 @@ def timestamp(moment: float) -> str:
 
 
 def conditions(
-    previous: Iterable[Mapping[str, Any]], health: Health, readings: Readings, limits: PressureConfig, now: float
+    previous: Iterable[Mapping[str, Any]],
+    health: Health,
+    readings: Readings,
+    limits: PressureConfig,
+    now: float,
+    *,
+    network: Optional[Health] = None,
 ) -> list[Condition]:
-    """The four conditions that a kubelet owns. previous: the Node's conditions as they are, for the transition times."""
+    """The four conditions that a kubelet owns, and NetworkUnavailable where the pod network is ours and was tried.
+
+    previous: the Node's conditions as they are, for the transition times.
+    """
     before = {str(entry.get("type")): entry for entry in previous}
     disk_low = min(readings.disk_percent / max(limits.disk_percent, 1e-9), readings.inode_percent / max(limits.disk_percent / 2, 1e-9)) < 1
     measured = (
@@ -135,6 +144,9 @@ def conditions(
         )
         result.append(_condition(old, kind, low or held, (bad if low or held else good, message), now))
     why = ("KubeletReady", "virtual-kubelet and its provider are well") if health.good else ("ProviderUnhealthy", health.message)
+    if network is not None:
+        reason = ("PodNetworkReady", "virtual machines have a network") if network.good else ("PodNetworkFailed", network.message)
+        result.append(_condition(before.get("NetworkUnavailable", {}), "NetworkUnavailable", not network.good, reason, now))
     return [*result, _condition(before.get("Ready", {}), "Ready", health.good, why, now)]
 
 

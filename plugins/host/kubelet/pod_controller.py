@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.addresses import AddressPool
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.admission import Rejection, Room, admit, room_of
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import from_machine
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Pod, parse_pod
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import FINAL_PHASES
@@ -45,7 +45,7 @@ def default_guest(family: str) -> Guest:
 
 
 class PodController:
-    """Runs the pods of one node. consoles: a ConsoleLog (the caller closes it). events: shared with the node half, or made here."""
+    """Runs the pods of one node. consoles: a ConsoleLog (the caller closes it). events, network: of the node, or made here."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -59,6 +59,7 @@ class PodController:
         consoles: Optional[Consoles] = None,
         guest_of: Callable[[str], Guest] = default_guest,
         events: Optional[EventRecorder] = None,
+        network: Optional[PodNetwork] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.api = api
@@ -69,12 +70,12 @@ class PodController:
         self.own_events = events is None
         self.events = events or EventRecorder(api, node_name, clock=clock)
         self.volumes = TokenVolumes(api, settings.token_directory, clock)
-        self.shared = Shared(api, node_ip, self.runtime, self.volumes, self.events, lambda: self.pool, clock)
+        self.network = network or PodNetwork()
+        self.shared = Shared(api, node_ip, self.runtime, self.volumes, self.events, self.network, clock)
         self.workers: dict[str, PodWorker] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.uid_of_key: dict[str, str] = {}
         self.found: dict[str, dict[str, MachineState]] = {}
-        self.pool: Optional[AddressPool] = None
         self.room: Optional[Room] = None
         self.synced_at: Optional[float] = None
         self.log_sweeper = LogSweeper(settings.log_directory)
@@ -228,6 +229,7 @@ class PodController:
             try:
                 states = await self._list()
                 self._compare(states)
+                self.network.keep({*self.uid_of_key, *(state.key for state in states)})
                 await self.strays.step(states, set(self.workers))
                 if self.strays.armed():
                     claimed = set(self.workers) | {state.metadata["pod_uid"] for state in states}
@@ -252,7 +254,7 @@ class PodController:
 
     async def _follow_node(self) -> None:
         while True:
-            await asyncio.sleep(NODE_REFRESH if self.room and (self.pool or not self.runtime.vm) else 1.0)
+            await asyncio.sleep(NODE_REFRESH if self.room and (self.network.pool or not self.runtime.vm) else 1.0)
             await self._refresh_node()
 
     async def _refresh_node(self) -> None:
@@ -264,17 +266,17 @@ class PodController:
             return
         self.room = room_of(node) or self.room
         cidrs = node.get("spec", {}).get("podCIDRs") or [node.get("spec", {}).get("podCIDR")]
-        cidr = next((c for c in cidrs if c and ipaddress.ip_network(c).version == 4), "")
-        if cidr and self.pool is None:
-            pool = AddressPool(cidr)
-            for machines in self.found.values():
-                for key, state in machines.items():
-                    pool.reserve(key, from_machine(state).address)
-            for worker in self.workers.values():
-                for container in worker.pod.every_container:
-                    run = worker.runs.get(container.name)
-                    pool.reserve(worker.pod.key_of(container.name), run.address if run else "")
-            self.pool = pool
+        if self.runtime.vm:
+            self.network.see(next((c for c in cidrs if c and ipaddress.ip_network(c).version == 4), ""), self._addresses)
+
+    def _addresses(self) -> dict[str, str]:
+        """Machine key -> "address/length" of every machine with a network that was found or made here."""
+        known = {key: from_machine(state).address for machines in self.found.values() for key, state in machines.items()}
+        for worker in self.workers.values():
+            for container in worker.pod.every_container:
+                run = worker.runs.get(container.name)
+                known[worker.pod.key_of(container.name)] = run.address if run else ""
+        return {key: address for key, address in known.items() if address}
 
 
 __all__ = ["FINAL_PHASES", "PodController"]

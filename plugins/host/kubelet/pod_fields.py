@@ -118,6 +118,11 @@ def _env(value: Any, path: str) -> Iterator[Refusal]:
         yield Refusal(f"{path}.valueFrom.{source}", "only literal values are supported")
 
 
+def _process_dns(_value: Any, path: str) -> Iterator[Refusal]:
+    yield Refusal(path, "a process has its host's name servers")
+
+
+DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default")
 SECCOMP: Rule = {"type": OneOf(("RuntimeDefault", "Unconfined"), "profiles of one's own are not supported"), "localhostProfile": ANY}
 POD_SECURITY: Rule = {"runAsNonRoot": ANY, "seccompProfile": SECCOMP, "fsGroupChangePolicy": ANY}
 CONTAINER_SECURITY: Rule = {
@@ -168,7 +173,8 @@ def _pod(vm: bool, runtime_classes: tuple[str, ...]) -> Mapping[str, Rule]:
         {
             "containers": Each(_container(vm)),
             "initContainers": Each(_container(vm)),
-            "dnsPolicy": OneOf(("ClusterFirst", "ClusterFirstWithHostNet", "Default"), NOT_YET),
+            "dnsPolicy": OneOf(DNS_POLICIES + (("None",) if vm else ()), "a process has its host's name servers"),
+            "dnsConfig": {"nameservers": ANY} if vm else Check(_process_dns),
             "hostNetwork": OneOf((False,), "a virtual machine has its own network") if vm else ANY,
             "hostUsers": OneOf((True,), "user namespaces are not supported"),
             "os": {"name": OneOf(("linux",), "this node runs linux")},

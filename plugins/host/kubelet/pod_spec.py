@@ -93,6 +93,8 @@ class Pod:
     pull_secrets: tuple[str, ...] = ()
     token_volumes: tuple[TokenVolume, ...] = ()
     readiness_gates: tuple[str, ...] = ()
+    dns_policy: str = "ClusterFirst"
+    name_servers: tuple[str, ...] = ()
     overhead_cpu: int = 0
     overhead_memory: int = 0
     created_at: float = 0.0
@@ -202,6 +204,8 @@ def parse_pod(raw: Mapping[str, Any], *, vm: bool, runtime_classes: tuple[str, .
         pull_secrets=tuple(secret["name"] for secret in spec.get("imagePullSecrets") or [] if secret.get("name")),
         token_volumes=tokens,
         readiness_gates=tuple(gate["conditionType"] for gate in spec.get("readinessGates") or []),
+        dns_policy=spec.get("dnsPolicy") or "ClusterFirst",
+        name_servers=tuple((spec.get("dnsConfig") or {}).get("nameservers") or ()),
         overhead_cpu=_millis(overhead.get("cpu")) or 0,
         overhead_memory=_bytes(overhead.get("memory")) or 0,
         created_at=parse_time(metadata["creationTimestamp"]) if metadata.get("creationTimestamp") else 0.0,

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistryCredentials
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet import pod_status, pull_secrets
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.addresses import AddressPool
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet import pod_dns, pod_status, pull_secrets
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.admission import Rejection
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.logs import termination_message
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, from_machine, from_status
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_report import FAILURE_DELAY_CAP, PodReport
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Container, Pod, parse_time
@@ -38,9 +38,9 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import (
     Trouble,
     decide,
 )
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import ContainerRuntime, StepError, mac_of
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import ContainerRuntime, StepError
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.volumes import TokenVolumes, VolumeError
-from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Interface, MachineState, Phase
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import MachineState, Phase
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 LOG = logging.getLogger("unifleet.pods")
@@ -48,14 +48,14 @@ LOG = logging.getLogger("unifleet.pods")
 
 @dataclass
 class Shared:
-    """What all pods of a node share. api: a KubeApi. pool: the VM addresses, None until the node has a podCIDR."""
+    """What all pods of a node share. api: a KubeApi."""
 
     api: Any
     node_ip: str
     runtime: ContainerRuntime
     volumes: TokenVolumes
     events: EventRecorder
-    address_pool: Callable[[], Any]
+    network: PodNetwork
     clock: Callable[[], float] = time.time
 
 
@@ -93,7 +93,6 @@ class PodWorker:
         started = self.status.get("startTime")
         self.started_at = parse_time(started) if started else now
         self.ended_grace: Optional[float] = None
-        self.address = ""
         self.pull_troubles: dict[str, int] = {}
         self._poked = asyncio.Event()
         self._read_to_the_end: dict[str, int] = {}
@@ -205,10 +204,7 @@ class PodWorker:
             if run.phase is Phase.STOPPED:
                 self._set(container.name, asked_at=None, deaf=False)
             if run.address:
-                pool = self.shared.address_pool()
-                if isinstance(pool, AddressPool):
-                    pool.reserve(key, run.address)
-                self.address = self.address or run.address.partition("/")[0]
+                self.shared.network.reserve(key, run.address)
 
     async def _follow_log(self, container: Container, run: Run) -> None:
         """Translate what the run writes; of one that has stopped (or was lost, as after a power cut), once to its end."""
@@ -335,7 +331,7 @@ class PodWorker:
             "Normal", "Pulled", f'Image "{container.image}" is on the node ({took:.1f} s), running {bootable.why or bootable.family}', name
         )
         mounts = await self._mounts(container)
-        interface = self._interface(key) if runtime.vm and bootable.network else None
+        interface = await self.shared.network.interface(key) if runtime.vm and bootable.network else None
         run = Run(
             action.attempt,
             Phase.CREATED,
@@ -347,7 +343,8 @@ class PodWorker:
             backoff=action.backoff,
             last=action.last,
         )
-        spec = runtime.machine_spec(pod, container, bootable, run, mounts=mounts, interface=interface)
+        servers = await self._name_servers() if interface else ()
+        spec = runtime.machine_spec(pod, container, bootable, run, mounts=mounts, interface=interface, nameservers=servers)
         self.launches[name].interruptible = False
         await runtime.call(runtime.logs.forget_before, pod, name, action.attempt)
         await runtime.call(runtime.machines.prepare, spec)
@@ -371,16 +368,17 @@ class PodWorker:
         await self.shared.volumes.ensure(self.pod)
         return self.shared.volumes.mounts(self.pod, container)
 
-    def _interface(self, key: str) -> Interface:
-        bridge = self.shared.runtime.settings.bridge
-        pool = self.shared.address_pool()
-        if not bridge:
-            raise StepError(
-                "CreateContainerConfigError", "the image drives a network interface and this node has no bridge for it (pods.bridge)"
-            )
-        if not isinstance(pool, AddressPool):
-            raise StepError("CreateContainerConfigError", "the image drives a network interface and the node has no podCIDR yet")
-        return Interface(pool.with_prefix(pool.take(key)), pool.gateway, bridge, mac_of(key))
+    async def _name_servers(self) -> tuple[str, ...]:
+        host = await self.shared.runtime.call(pod_dns.host_servers)
+        chosen = pod_dns.choose(self.pod.dns_policy, self.pod.name_servers, self.shared.runtime.settings.cluster_dns, host)
+        if chosen.trouble:
+            self.report.once("Warning", "MissingClusterDNS" if "cluster DNS" in chosen.trouble else "DNSConfigForming", chosen.trouble)
+        return chosen.addresses
+
+    def _address(self) -> str:
+        """The pod's address: the one of its first container that has one."""
+        runs = [self.runs[container.name] for container in (*self.pod.containers, *self.pod.init_containers) if container.name in self.runs]
+        return next((run.address.partition("/")[0] for run in runs if run.address), "")
 
     async def _credentials(self, container: Container) -> tuple[RegistryCredentials, ...]:
         known: dict[str, RegistryCredentials] = {}
@@ -421,7 +419,7 @@ class PodWorker:
                 now,
                 started_at=self.started_at,
                 host_ip=self.shared.node_ip,
-                pod_ip=self.address if self.shared.runtime.vm else self.shared.node_ip,
+                pod_ip=self._address() if self.shared.runtime.vm else self.shared.node_ip,
             )
         self.report.propose(wanted)
 
@@ -436,9 +434,7 @@ class PodWorker:
             key = self.pod.key_of(container.name)
             await runtime.call(runtime.detach_log, key)
             await runtime.call(runtime.machines.remove, key)
-            pool = self.shared.address_pool()
-            if isinstance(pool, AddressPool):
-                pool.release(key)
+            self.shared.network.release(key)
         self.shared.volumes.remove(self.pod.uid)
         if not self.gone:
             await self.shared.api.delete(self.pod.path, uid=self.pod.uid, grace_seconds=0)

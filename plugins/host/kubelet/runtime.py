@@ -220,11 +220,12 @@ class ContainerRuntime:
         *,
         mounts: tuple[Mount, ...],
         interface: Optional[Interface],
+        nameservers: tuple[str, ...] = (),
     ) -> MachineSpec:
         """What prepare() gets. Raises StepError."""
         boot: Union[Program, Kernel]
         if self.vm:
-            network = Network(interface.address, interface.gateway, self.settings.nameservers) if interface else None
+            network = Network(interface.address, interface.gateway, nameservers) if interface else None
             try:
                 guest = self.guest_of(bootable.family)
             except UnifleetError as error:

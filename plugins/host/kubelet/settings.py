@@ -28,8 +28,9 @@ class PodSettings:
     """log_directory: as kubelet's, so that log shippers find it. token_directory: files of mounted tokens, best on a tmpfs.
 
     hold_off: seconds during which a machine of a pod that the API server does not list is left alone, counted from the first
-    authoritative list. bridge: the host bridge that VMs hang on, "" when there is none. resync: seconds between looks at every
-    machine, for the case that a change was not reported. workers: how many provider calls run at once.
+    authoritative list. resync: seconds between looks at every
+    machine, for the case that a change was not reported. workers: how many provider calls run at once. cluster_dns: the name servers of
+    ClusterFirst pods, of [network].
     """
 
     log_directory: Path = Path("/var/log/pods")
@@ -41,12 +42,12 @@ class PodSettings:
     resync: float = 30.0
     workers: int = 12
     pulls: int = 3
-    bridge: str = ""
-    nameservers: tuple[str, ...] = ()
+    cluster_dns: tuple[str, ...] = ()
     runtime_classes: tuple[str, ...] = ("runu",)
 
 
 CURVES = {"restart_initial": ("curve", "initial"), "restart_cap": ("curve", "cap"), "restart_reset": ("curve", "reset_after")}
+ELSEWHERE = {"cluster_dns"}
 KINDS: Mapping[str, Any] = {"float": (int, float), "int": (int,), "str": (str,), "Path": (str,), "tuple[str, ...]": (list,)}
 
 
@@ -55,7 +56,7 @@ def pod_settings(table: Mapping[str, Any], where: str = "[pods]", base: PodSetti
 
     Keys: the simple fields of PodSettings, and restart_initial, restart_cap, restart_reset (seconds of the restart curve).
     """
-    known = {f.name: str(f.type) for f in fields(PodSettings) if f.type in KINDS}
+    known = {f.name: str(f.type) for f in fields(PodSettings) if f.type in KINDS and f.name not in ELSEWHERE}
     result = base
     for key, value in table.items():
         name = CURVES[key][1] if key in CURVES else key

@@ -94,12 +94,16 @@ class Mount:
 
 @dataclass(frozen=True)
 class Interface:
-    """The network interface of a VM: address "10.0.0.5/24", gateway "10.0.0.1", bridge: the host bridge it hangs on."""
+    """The network interface of a VM: address "10.0.0.5/24", gateway "10.0.0.1", bridge: the host bridge it hangs on.
+
+    tap: what the host's end of it is called, "" to leave that to the hypervisor. It is there as long as the VM runs.
+    """
 
     address: str
     gateway: str
     bridge: str
     mac: str
+    tap: str = ""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,10 @@ def _add_card(devices: ET.Element, interface: Interface, model: str, mmio: bool)
     card = ET.SubElement(devices, "interface", {"type": "bridge"})
     ET.SubElement(card, "mac", {"address": interface.mac})
     ET.SubElement(card, "source", {"bridge": interface.bridge})
+    if interface.tap:
+        ET.SubElement(card, "target", {"dev": interface.tap})
     ET.SubElement(card, "model", {"type": model})
+    ET.SubElement(card, "link", {"state": "up"})
     if mmio:
         ET.SubElement(card, "address", {"type": "virtio-mmio"})
     else:

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+if TYPE_CHECKING:
+    from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_bridge import PodBridge
 
 KINDS = ("kvm", "process", "simulated")
 
@@ -55,3 +58,12 @@ def open_machines(kind: str, settings: Optional[MachinesSettings] = None) -> Mac
 
         return KvmMachines(settings)
     raise UnifleetError(f"there are no machines of kind {kind!r}", f"use one of {', '.join(KINDS)}")
+
+
+def open_bridge(kind: str, name: str, libvirt_uri: str) -> Optional[PodBridge]:
+    """The bridge for machines of this kind, not made yet; None for a kind whose machines share the host's network."""
+    if kind != "kvm" or not name:
+        return None
+    from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_bridge import PodBridge
+
+    return PodBridge(name, libvirt_uri)

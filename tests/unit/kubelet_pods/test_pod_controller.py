@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Pro
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.backoff import Curve
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_controller import PodController
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.simulated_images import SimulatedImages
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
@@ -93,10 +94,39 @@ class RecordingApi:
         return {event["reason"] for event in self.events}
 
 
+class RecordingBridge:
+    """A host's bridge, which may be impossible to make."""
+
+    name = "br0"
+
+    def __init__(self) -> None:
+        self.networks: list[tuple[str, ...]] = []
+        self.trouble = ""
+
+    def ensure(self, networks: Sequence[str]) -> bool:
+        if self.trouble:
+            raise UnifleetError(self.trouble)
+        self.networks.append(tuple(networks))
+        return True
+
+
+class RecordingFirewall:
+    """What the firewall was told last."""
+
+    rules: Any = None
+
+    def apply(self, rules: Any, *, look: bool = False) -> bool:
+        self.rules = rules
+        return True
+
+
 class Rig:
     """A host, and agents on it that come and go."""
 
-    def __init__(self, folder: Path, api: RecordingApi, host: SimulatedHost, kind: str = "process", **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, api: RecordingApi, host: SimulatedHost, kind: str = "process", bridge: Any = None, **changes: Any
+    ) -> None:
+        self.bridge, self.firewall = bridge, RecordingFirewall()
         self.api, self.host, self.kind = api, host, kind
         base = PodSettings(
             log_directory=folder / "logs", token_directory=folder / "tokens", curve=Curve(0.05, 0.2), hold_off=0.3, resync=0.3
@@ -109,7 +139,10 @@ class Rig:
     async def __aenter__(self) -> Rig:
         self.consoles = ConsoleLog()
         machines = SimulatedMachines(self.host, self.kind)
-        self.controller = PodController(self.api, "n", "10.0.0.1", machines, self.images, self.settings, consoles=self.consoles)
+        network = PodNetwork(self.bridge, self.firewall)
+        self.controller = PodController(
+            self.api, "n", "10.0.0.1", machines, self.images, self.settings, consoles=self.consoles, network=network
+        )
         self.task = asyncio.create_task(self.controller.run())
         return self
 
@@ -189,7 +222,7 @@ async def test_vms_with_a_network_get_addresses_of_the_nodes_range_which_survive
     uids = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
     api = RecordingApi(*(raw_pod(uid=uid, name=f"p{uid[-1]}") for uid in uids))
     host = SimulatedHost()
-    rig = Rig(tmp_path, api, host, kind="kvm", bridge="br0")
+    rig = Rig(tmp_path, api, host, kind="kvm", bridge=RecordingBridge())
     image = container()["image"]
     rig.images.profiles = {image: Profile("plain", {}, network=True)}
     async with rig:

@@ -290,8 +290,8 @@ async def test_an_object_that_talks_too_much_is_held_back_and_others_are_not() -
 
 
 def test_the_pods_table_is_read_strictly() -> None:
-    made = pod_settings({"hold_off": 5, "bridge": "br0", "restart_cap": 60, "nameservers": ["1.1.1.1"]})
-    assert (made.hold_off, made.bridge, made.curve.cap, made.nameservers) == (5, "br0", 60.0, ("1.1.1.1",))
-    for bad in ({"holdoff": 5}, {"hold_off": "5"}, {"hold_off": -1}, {"hold_off": True}, {"curve": 1}):
+    made = pod_settings({"hold_off": 5, "restart_cap": 60, "runtime_classes": ["a"]})
+    assert (made.hold_off, made.curve.cap, made.runtime_classes) == (5, 60.0, ("a",))
+    for bad in ({"holdoff": 5}, {"hold_off": "5"}, {"hold_off": -1}, {"hold_off": True}, {"curve": 1}, {"cluster_dns": ["1.1.1.1"]}):
         with pytest.raises(UnifleetError, match=next(iter(bad))):
             pod_settings(bad)
