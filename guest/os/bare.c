@@ -21,11 +21,20 @@ _Noreturn void bare_exit(int code) {
     power_off();
 }
 
-_Noreturn void bare_fail(const char *why) {
+static void say_why(const char *why) {
     say("unikernel: ");
     say(why);
     say("\n");
+}
+
+_Noreturn void bare_fail(const char *why) {
+    say_why(why);
     bare_exit(EXIT_ABORT);
+}
+
+_Noreturn void bare_refuse(const char *why) {
+    say_why(why);
+    bare_exit(EXIT_BAD_COMMAND_LINE);
 }
 
 _Noreturn void bare_exception(uint64_t number, uint64_t address) {
@@ -50,11 +59,7 @@ _Noreturn void bare_run(const char *command_line) {
     for (size_t i = 0; command_line && i < sizeof text - 1 && command_line[i]; i++)
         text[i] = command_line[i];
     const char *wrong = words_parse(text, program, &words);
-    if (wrong) {
-        say("unikernel: ");
-        say(wrong);
-        say("\n");
-        bare_exit(EXIT_BAD_COMMAND_LINE);
-    }
+    if (wrong)
+        bare_refuse(wrong);
     bare_exit(app_main(words.argc, words.argv, words.env));
 }

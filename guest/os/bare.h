@@ -20,6 +20,9 @@ _Noreturn void bare_exit(int code);
 /* Say why nothing can run and leave with EXIT_ABORT. */
 _Noreturn void bare_fail(const char *why);
 
+/* Say what is wrong with the command line and leave with EXIT_BAD_COMMAND_LINE. */
+_Noreturn void bare_refuse(const char *why);
+
 /* A processor exception of this number happened at this address; leave with EXIT_ABORT. */
 _Noreturn void bare_exception(uint64_t number, uint64_t address);
 
