@@ -223,7 +223,7 @@ def profile_bytes(profile: Profile) -> bytes:
     if profile.initrd is not None:
         document["initrd"] = profile.initrd
     if profile.memory_bytes:
-        document["memory"] = _memory_text(profile.memory_bytes)
+        document["memory"] = memory_text(profile.memory_bytes)
     if profile.can_shut_down is not None:
         document["stop"] = "request" if profile.can_shut_down else "kill"
     if profile.network:
@@ -360,7 +360,8 @@ def _memory(value: Any) -> int:
     return count
 
 
-def _memory_text(count: int) -> str:
+def memory_text(count: int) -> str:
+    """Bytes as a quantity: 8Mi."""
     for unit in ("Gi", "Mi", "Ki"):
         if count % _UNITS[unit] == 0:
             return f"{count // _UNITS[unit]}{unit}"

@@ -287,3 +287,31 @@ def test_without_skopeo_the_error_names_the_package(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ImageError, match="install the package skopeo"):
         ImageStore(tmp_path / "store").pull("r.example/x")
+
+
+def test_the_command_does_with_a_registry_what_the_module_does(registry: LoopbackRegistry, build: Path, tmp_path: Path) -> None:
+    def run(*arguments: str, code: int = 0) -> Any:
+        done = subprocess.run([ROOT / "tools/unikernel-image", *arguments, "-o", "json"], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout) if not code else done.stderr
+
+    pushed = module(registry, build)
+    reference = f"{registry.address}/humidity-daemon:1"
+    kernels = [f"--kernel={t}={build}/sensor-{t.replace('/', '-')}" for t in ("kvm/amd64", "process/amd64", "process/arm64")]
+    flags = [*kernels, "--memory=8Mi", "--fixed-arg=--sensor", "--fixed-arg=humidity"]
+    packed = run("pack", reference, "--insecure", *flags)
+    assert (packed["digest"], packed["changed"]) == (pushed["digest"], False)
+    assert run("pull", reference, str(tmp_path / "l"), "--insecure")["changed"] is True
+    assert run("pull", reference, str(tmp_path / "l"), "--insecure")["changed"] is False
+    other = f"{registry.address}/humidity-daemon:2"
+    assert run("push", f"oci:{tmp_path}/l", other, "--insecure")["digest"] == pushed["digest"]
+    assert run("push", f"oci:{tmp_path}/l", other, "--insecure")["changed"] is False
+    assert run("list", other, "--insecure")["tags"] == ["1", "2"]
+    here = run("resolve", other, "--insecure", "--hypervisor", "process", "--arch", "arm64")
+    assert (here["digest"], here["kernel"]["path"]) == (pushed["digest"], "/bin/process-arm64")
+    assert run("inspect", other, "--insecure")["size"] == pushed["size"]
+    assert run("remove", reference, "--insecure")["changed"] is True
+    assert run("list", other, "--insecure")["tags"] == ["2"]
+    assert "plain HTTP" in run("inspect", other, code=1)
+    assert "manifest unknown" in run("resolve", reference, "--insecure", "--hypervisor", "kvm", code=1)
+    assert "there is no image" in run("inspect", reference, "--insecure", code=1)

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node's agent is configured to do with images, for a command that is to do the same. Reads the agent's TOML file, if there is one.
+
+A file that this cannot read is not an error here: the agent itself says what is wrong with its configuration.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import DOCKER_HUB
+
+CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """provider: "" where there is no agent."""
+
+    provider: str = ""
+    default_registry: str = DOCKER_HUB
+    insecure_registries: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=1)
+def node_settings() -> NodeSettings:
+    """This machine's."""
+    return read_settings(Path(os.environ.get("UNIFLEET_AGENT_CONFIG") or CONFIG))
+
+
+def read_settings(path: Path) -> NodeSettings:
+    """What is in the file."""
+    try:
+        document = _decoded(path.read_text(encoding="utf-8"), path.suffix)
+    except (OSError, ValueError):
+        return NodeSettings()
+    images = document.get("images") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(images, dict):
+        images = {}
+    registry, insecure = images.get("default_registry", DOCKER_HUB), images.get("insecure_registries", [])
+    return NodeSettings(
+        provider=str(document.get("provider", "")) if isinstance(document, dict) else "",
+        default_registry=registry if isinstance(registry, str) else DOCKER_HUB,
+        insecure_registries=tuple(str(entry) for entry in insecure) if isinstance(insecure, list) else (),
+    )
+
+
+def _decoded(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    for name in ("tomllib", "tomli", "toml"):
+        try:
+            library = importlib.import_module(name)
+        except ImportError:
+            continue
+        return library.loads(text)
+    return {}
