@@ -8,12 +8,15 @@
      "initrd": "/boot/initrd", "initrds": {"kvm/arm64": "/boot/initrd-arm64"},
      "memory": "8Mi", "stop": "request", "network": false,
      "hardware": {"kvm/amd64": {"machine": "q35", "nic": "e1000", "console": "serial"}},
-     "exit": {"prefix": "exit code: ", "codes": {"42": 134}, "silent": 0}}
+     "exit": {"prefix": "exit code: ", "codes": {"42": 134}, "silent": 0},
+     "family_version": "0.16.1", "parameters": ["loglevel=3"], "tender": "/bin/solo5-hvt"}
 
 version, family and kernels are required. kernels: HYPERVISOR/ARCHITECTURE -> absolute path in the image. initrd: for every kernel that
 initrds does not name. memory: the least that the guest boots with. stop: "request" (it ends when asked) or "kill" (it cannot be
 asked); without it the family decides. network: whether the guest drives a network interface. hardware: what a kernel needs of its
-machine, from short lists; what is left out is the host's choice. exit: see ExitRule.
+machine, from short lists; what is left out is the host's choice. exit: see ExitRule. family_version: of the unikernel system, for
+families whose command line has changed. parameters: words for the kernel itself. tender: the program in the image that runs the
+kernels of a process target, for Solo5's hvt and spt.
 
 The image may come from anywhere, so that anything else is refused: no key passes libvirt XML or hypervisor flags through.
 """
@@ -39,6 +42,7 @@ ALSO_RUNS: Mapping[str, tuple[str, ...]] = MappingProxyType({"amd64": ("386",), 
 BYTES_MOST = 65536
 PATH_MOST = 1024
 PREFIX_MOST = 64
+PARAMETERS_MOST = 32
 MEMORY_LEAST = 1 << 20
 MEMORY_MOST = 1 << 40
 
@@ -81,11 +85,14 @@ CONSOLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Machine type -> the devices that its console may be; the first is the default."""
 
-_KEYS = ("version", "family", "kernels", "initrd", "initrds", "memory", "stop", "network", "hardware", "exit")
+_FAMILY_KEYS = ("family_version", "parameters", "tender")
+_KEYS = ("version", "family", "kernels", "initrd", "initrds", "memory", "stop", "network", "hardware", "exit", *_FAMILY_KEYS)
 _HARDWARE_KEYS = ("machine", "nic", "console")
 _EXIT_KEYS = ("prefix", "codes", "silent")
 _FAMILY = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _MEMORY = re.compile(r"([1-9][0-9]{0,12})(Ki|Mi|Gi)?")
+_VERSION = re.compile(r"v?[0-9]{1,6}(?:\.[0-9]{1,6}){1,2}(?:[-+~.][A-Za-z0-9.+~-]{1,40})?")
+_PARAMETER = re.compile(r"[!#-&(-\[\]-~]{1,200}")
 _CODE = re.compile(rb"(0|[1-9][0-9]{0,2})[ \t]*")
 _UNITS = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -139,7 +146,8 @@ class Profile:
     kernels: "HYPERVISOR/ARCH" (kvm/amd64, xen/amd64, process/arm64, ...) -> path inside the image.
     initrd: path of the initial RAM disk of every kernel that initrds (target -> path) does not name.
     memory_bytes: the least that the guest boots with. can_shut_down: overrides the family's answer.
-    network: whether the guest drives a network interface. hardware: target -> what it needs.
+    network: whether the guest drives a network interface. hardware: target -> what it needs. family_version, parameters, tender: as in
+    the file.
     """
 
     family: str
@@ -151,6 +159,9 @@ class Profile:
     initrds: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, Hardware] = field(default_factory=dict)
     exit_rule: Optional[ExitRule] = None
+    family_version: str = ""
+    parameters: tuple[str, ...] = ()
+    tender: Optional[str] = None
 
     def initrd_of(self, target: str) -> Optional[str]:
         """The path of the initial RAM disk that this target's kernel gets; a process gets none."""
@@ -170,6 +181,9 @@ class Profile:
             initrds={target: self.initrds[target] for target in kept if target in self.initrds},
             hardware={target: self.hardware[target] for target in kept if target in self.hardware},
             exit_rule=self.exit_rule,
+            family_version=self.family_version,
+            parameters=self.parameters,
+            tender=self.tender,
         )
 
 
@@ -214,6 +228,9 @@ def profile_from(document: Any) -> Profile:
         },
         hardware={target: _hardware(entry, target) for target, entry in _by_target(document.get("hardware"), "hardware", kernels).items()},
         exit_rule=exit_rule_from(document["exit"]) if document.get("exit") is not None else None,
+        family_version=_version(document.get("family_version")),
+        parameters=_parameters(document.get("parameters")),
+        tender=None if document.get("tender") is None else _path(document["tender"], "tender"),
     )
 
 
@@ -237,6 +254,12 @@ def profile_bytes(profile: Profile) -> bytes:
         document["hardware"] = {target: entry for target, entry in hardware.items() if entry}
     if profile.exit_rule is not None and profile.exit_rule.document():
         document["exit"] = profile.exit_rule.document()
+    if profile.family_version:
+        document["family_version"] = profile.family_version
+    if profile.parameters:
+        document["parameters"] = list(profile.parameters)
+    if profile.tender is not None:
+        document["tender"] = profile.tender
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
@@ -336,6 +359,25 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _version(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or _VERSION.fullmatch(value) is None:
+        raise _wrong(f"has family_version {_shown(value)}", "write a version such as 0.16.1")
+    return value
+
+
+def _parameters(value: Any) -> tuple[str, ...]:
+    hint = f"write a list of at most {PARAMETERS_MOST} words without spaces and quotes, such as loglevel=3"
+    words = [] if value is None else value
+    if not isinstance(words, list) or len(words) > PARAMETERS_MOST:
+        raise _wrong(f"has parameters {_shown(value)}", hint)
+    for word in words:
+        if not isinstance(word, str) or _PARAMETER.fullmatch(word) is None or word == "--":
+            raise _wrong(f"has the parameter {_shown(word)}", hint)
+    return tuple(words)
 
 
 def _path(value: Any, key: str) -> str:

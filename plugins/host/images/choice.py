@@ -14,6 +14,7 @@ from pathlib import Path
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, Profile
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import examine_file
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ALSO_RUNS, Hardware
 
 UNUSABLE = "ErrImagePull"
@@ -32,11 +33,13 @@ def choose_bootable(image: Image, hypervisor: str, architecture: str) -> Bootabl
             f"image {image.reference} has no kernel for {hypervisor}/{architecture}; it has {', '.join(sorted(profile.kernels))}",
             "build the image for this host too, or keep the pod off it with a nodeSelector",
         )
+    kernel = _file(image, profile.kernels[target])
+    tender, devices = _tender(image, profile, kernel) if target.startswith("process/") else ("", ())
     return Bootable(
         image=image,
         hypervisor=hypervisor,
         architecture=architecture,
-        kernel=_file(image, profile.kernels[target]),
+        kernel=kernel,
         family=profile.family,
         initrd=_initrd(image, profile, target),
         memory_bytes=profile.memory_bytes,
@@ -46,6 +49,10 @@ def choose_bootable(image: Image, hypervisor: str, architecture: str) -> Bootabl
         target=target,
         hardware=profile.hardware.get(target, Hardware()),
         exit_rule=profile.exit_rule,
+        family_version=profile.family_version,
+        parameters=profile.parameters,
+        tender=tender,
+        devices=devices,
     )
 
 
@@ -62,6 +69,27 @@ def _target(profile: Profile, hypervisor: str, architecture: str) -> tuple[str, 
         first = min(profile.kernels)
         return first, f"a simulated machine takes any kernel; {first} is the first in /unikernel.json"
     return "", ""
+
+
+def _tender(image: Image, profile: Profile, kernel: Path) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The tender of a Solo5 unikernel and what its manifest asks for; ("", ()) for a program."""
+    if profile.family != "mirage":
+        return "", ()
+    try:
+        found = examine_file(kernel)
+    except UnifleetError as error:
+        raise ImageError(UNUSABLE, f"image {image.reference}: {error.message}", error.hint) from error
+    kinds = [way for way in found.boots if way in ("solo5-hvt", "solo5-spt")]
+    if not kinds:
+        return "", ()
+    if profile.tender is None:
+        raise ImageError(
+            UNUSABLE,
+            f"image {image.reference}: its unikernel runs under {kinds[0]}, and the image names no tender",
+            f"put {kinds[0]} into the image and its path as tender into /unikernel.json",
+        )
+    _file(image, profile.tender)
+    return profile.tender, found.devices
 
 
 def _plain_linux(image: Image, hypervisor: str, architecture: str) -> Bootable:

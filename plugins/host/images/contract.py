@@ -44,6 +44,8 @@ class Bootable:
 
     kernel, initrd: absolute paths of regular files on the host, inside image.root, no symbolic link in them. target: which of the
     image's kernels it is ("" without /unikernel.json). hardware, exit_rule: what the image says of its machine and of its end.
+    family_version, parameters: as in /unikernel.json. tender: the path in the image of the program that runs the kernel, "" when the
+    kernel is a program itself; devices: (kind, name) of what the kernel's Solo5 manifest asks for.
     """
 
     image: Image
@@ -59,6 +61,10 @@ class Bootable:
     target: str = ""
     hardware: Hardware = field(default_factory=Hardware)
     exit_rule: Optional[ExitRule] = None
+    family_version: str = ""
+    parameters: tuple[str, ...] = ()
+    tender: str = ""
+    devices: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

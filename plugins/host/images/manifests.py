@@ -34,6 +34,11 @@ _RUNS = {
 """Architecture of the host -> what it runs, best first: architecture, and variants that are alike (containerd/platforms, compare.go)."""
 
 
+KRAFT_SYSTEMS = {"qemu": "kvm", "kvm": "kvm", "xen": "xen"}
+"""What kraft writes as "os" of an image -> our hypervisor. Firecracker's and kraftcloud's kernels boot on neither."""
+KRAFT_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
 @dataclass(frozen=True)
 class Descriptor:
     """A blob: its digest "sha256:HEX" and size in bytes."""
@@ -98,7 +103,10 @@ def entries_of(content: bytes) -> Optional[tuple[Entry, ...]]:
     entries = []
     for entry in _list(document, "manifests", "index"):
         platform = entry.get("platform") if isinstance(entry, dict) else None
-        if not isinstance(platform, dict) or platform.get("os", "linux") != "linux" or not isinstance(platform.get("architecture"), str):
+        if not isinstance(platform, dict) or not isinstance(platform.get("architecture"), str):
+            continue
+        platform = _as_ours(platform)
+        if platform.get("os", "linux") != "linux":
             continue
         features, variant = platform.get("os.features") or [], platform.get("variant") or ""
         if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features) or not isinstance(variant, str):
@@ -167,7 +175,7 @@ def parse_config(content: bytes) -> Config:
             raise _wrong("config", f"Env has {variable[:60]!r}, which is not NAME=VALUE")
         env.append((name, value))
     return Config(
-        architecture=_string(document, "architecture"),
+        architecture=KRAFT_ARCHITECTURES.get(_string(document, "architecture"), _string(document, "architecture")),
         system=_string(document, "os"),
         diff_ids=_strings(rootfs, "diff_ids"),
         entrypoint=_strings(inner, "Entrypoint"),
@@ -176,6 +184,16 @@ def parse_config(content: bytes) -> Config:
         working_directory=_string(inner, "WorkingDir") or "/",
         user=_string(inner, "User"),
     )
+
+
+def _as_ours(platform: dict[str, Any]) -> dict[str, Any]:
+    """A platform of kraft's (os: qemu, xen) as a Linux one that is marked for the hypervisor; its features are build options, not needs."""
+    hypervisor = KRAFT_SYSTEMS.get(platform.get("os") or "") if isinstance(platform.get("os"), str) else None
+    if hypervisor is None:
+        return platform
+    architecture = platform["architecture"]
+    marked = {"os": "linux", "architecture": KRAFT_ARCHITECTURES.get(architecture, architecture)}
+    return {**marked, "os.features": [f"{HYPERVISOR_FEATURE}{hypervisor}"]}
 
 
 def _document(content: bytes, what: str) -> dict[str, Any]:

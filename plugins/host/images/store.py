@@ -30,8 +30,10 @@ from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.choice import UNUSABLE, choose_bootable
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, Profile, RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.foreign_layouts import read_foreign
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, resolve_in_root, unpack_layer
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import (
+    KRAFT_SYSTEMS,
     Config,
     Descriptor,
     Manifest,
@@ -193,7 +195,7 @@ class ImageStore:
                 )
             path.unlink()
         root.chmod(0o755)
-        profile = _profile(root)
+        profile, _command = _profile(root)
         if profile is not None:
             _make_readable(root, [*profile.kernels.values(), *profile.initrds.values(), *([profile.initrd] if profile.initrd else [])])
         new.chmod(0o755)
@@ -201,7 +203,7 @@ class ImageStore:
         (new / "image.json").write_text(json.dumps(record, sort_keys=True))
 
     def _check(self, config: Config, manifest: Manifest) -> None:
-        if config.system not in ("", "linux"):
+        if KRAFT_SYSTEMS.get(config.system) != self._hypervisor and config.system not in ("", "linux"):
             raise UnifleetError(f"the image is for {config.system[:40]!r}, not for linux", "use an image for linux")
         if config.architecture not in ("", self._architecture, *{"amd64": ("386",), "arm64": ("arm",)}.get(self._architecture, ())):
             hint = f"push it for linux/{self._architecture}"
@@ -216,16 +218,17 @@ class ImageStore:
             config = record["config"]
             if record["digest"] != digest:
                 return None
+            profile, command = _profile(place / "root")
             return Image(
                 reference=str(wanted),
                 digest=digest,
                 root=place / "root",
                 entrypoint=tuple(config["entrypoint"]),
-                command=tuple(config["command"]),
+                command=tuple(config["command"]) or (() if config["entrypoint"] else command),
                 env=tuple((name, value) for name, value in config["env"]),
                 working_directory=config["working_directory"],
                 user=config["user"],
-                profile=_profile(place / "root"),
+                profile=profile,
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -307,12 +310,14 @@ def _verify(path: Path, blob: Descriptor) -> None:
         raise UnifleetError(f"blob {blob.digest} arrived corrupt", "push the image anew; the registry's disk may be failing")
 
 
-def _profile(root: Path) -> Optional[Profile]:
+def _profile(root: Path) -> tuple[Optional[Profile], tuple[str, ...]]:
+    """The image's own /unikernel.json, or what another layout says; with the words that the latter runs without others."""
     path = resolve_in_root(root, PROFILE_PATH)
     if not path.is_file():
-        return None
+        foreign = read_foreign(root)
+        return (foreign.profile, foreign.command) if foreign else (None, ())
     with path.open("rb") as file:
-        return parse_profile(file.read(BYTES_MOST + 1))
+        return parse_profile(file.read(BYTES_MOST + 1)), ()
 
 
 def _config_document(config: Config) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, Protocol, TypeVar, Union
 
-from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest, Network
+from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest, GuestHardware, Network, Platform
+from ansible_collections.unifleet.hybrid.plugins.host.guests.mirage import MirageGuest, tender_arguments
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, RegistryCredentials
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, to_metadata
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Container, Pod
@@ -131,12 +132,39 @@ def program(container: Container, bootable: Bootable) -> Program:
             name = "/" + str(bootable.kernel.relative_to(image.root))
         except ValueError as error:
             raise StepError("CreateContainerError", f"image {image.reference}: its program {bootable.kernel} is outside of it") from error
-        argv = (name, *guest_arguments(container, image))
+        argv = _under_tender(container, bootable, name) if bootable.tender else (name, *guest_arguments(container, image))
     if not argv:
         raise StepError("CreateContainerError", f"image {image.reference} says no command to run, and {container.path} has none either")
     if container.run_as_non_root and image.user.partition(":")[0] in {"0", "root"}:
         raise StepError("CreateContainerConfigError", f"{container.path}: runAsNonRoot, but image {image.reference} will run as root")
     return Program(image.root, argv, environment(container, image), container.working_dir or image.working_directory or "/", image.user)
+
+
+def _under_tender(container: Container, bootable: Bootable, kernel_path: str) -> tuple[str, ...]:
+    """A Solo5 unikernel is the argument of its tender, and its line is MirageOS's."""
+    guest, args = MirageGuest(), guest_arguments(container, bootable.image)
+    memory = container.resources.memory_bytes(bootable.memory_bytes) or guest.hardware(Platform("process")).memory_bytes
+    try:
+        said = guest.words(args, guest_environment(container, bootable.image), None, platform_of(bootable))
+        return tender_arguments(bootable.tender, kernel_path, said, memory_bytes=memory, taps={}, devices=bootable.devices)
+    except UnifleetError as error:
+        raise StepError("CreateContainerConfigError", f"{container.path}: {error}") from error
+
+
+def guest_environment(container: Container, image: Image) -> list[tuple[str, str]]:
+    """A unikernel's variables: all but PATH, which build tools put into every image."""
+    return [(name, value) for name, value in environment(container, image) if name != "PATH"]
+
+
+def platform_of(bootable: Bootable) -> Platform:
+    """What of the host and the image a unikernel's command line depends on."""
+    return Platform(
+        hypervisor=bootable.hypervisor,
+        architecture=bootable.architecture,
+        version=bootable.family_version,
+        initrd=bootable.initrd is not None,
+        parameters=bootable.parameters,
+    )
 
 
 def guest_arguments(container: Container, image: Image) -> tuple[str, ...]:
@@ -148,13 +176,23 @@ def guest_arguments(container: Container, image: Image) -> tuple[str, ...]:
 def kernel(container: Container, bootable: Bootable, guest: Guest, network: Optional[Network]) -> Kernel:
     """What a hypervisor boots."""
     image = bootable.image
-    env = [(name, value) for name, value in environment(container, image) if name != "PATH"]
+    platform = platform_of(bootable)
     try:
-        line = guest.command_line(guest_arguments(container, image), env, network)
+        line = guest.command_line(guest_arguments(container, image), guest_environment(container, image), network, platform)
     except UnifleetError as error:
         raise StepError("CreateContainerConfigError", f"{container.path}: {error}") from error
     can_shut_down = guest.can_shut_down if bootable.can_shut_down is None else bootable.can_shut_down
-    return Kernel(bootable.kernel, line, bootable.initrd, can_shut_down, guest.exit_code, bootable.hardware, bootable.exit_rule)
+    usual = guest.hardware(platform)
+    return Kernel(
+        bootable.kernel,
+        line,
+        bootable.initrd,
+        can_shut_down,
+        guest.exit_code,
+        replace(bootable.hardware, machine=bootable.hardware.machine or usual.machine),
+        bootable.exit_rule,
+        usual.debug_exit,
+    )
 
 
 def mac_of(key: str) -> str:
@@ -163,13 +201,19 @@ def mac_of(key: str) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
-def memory_for(container: Container, bootable: Bootable, vm: bool) -> int:
-    """Bytes to give. A VM that was given less than its image needs would only fail to boot, so that is refused."""
-    size = container.resources.memory_bytes(bootable.memory_bytes if vm else 0)
-    if vm and size < bootable.memory_bytes:
+def memory_for(container: Container, bootable: Bootable, usual: Optional[GuestHardware]) -> int:
+    """Bytes to give. A VM that was given less than its image needs would only fail to boot, so that is refused.
+
+    usual: what the image's family says; None for a program.
+    """
+    if usual is None:
+        return container.resources.memory_bytes(0)
+    least = bootable.memory_bytes or usual.memory_least
+    size = container.resources.memory_bytes(bootable.memory_bytes or usual.memory_bytes)
+    if size < least:
         raise StepError(
             "CreateContainerConfigError",
-            f"{container.path}.resources: {size} bytes of memory, but image {bootable.image.reference} needs {bootable.memory_bytes}",
+            f"{container.path}.resources: {size} bytes of memory, but image {bootable.image.reference} needs {least}",
         )
     return size
 
@@ -224,6 +268,7 @@ class ContainerRuntime:
     ) -> MachineSpec:
         """What prepare() gets. Raises StepError."""
         boot: Union[Program, Kernel]
+        usual: Optional[GuestHardware] = None
         if self.vm:
             network = Network(interface.address, interface.gateway, nameservers) if interface else None
             try:
@@ -231,6 +276,7 @@ class ContainerRuntime:
             except UnifleetError as error:
                 raise StepError("CreateContainerConfigError", str(error)) from error
             boot = kernel(container, bootable, guest, network)
+            usual = guest.hardware(platform_of(bootable))
         else:
             boot = program(container, bootable)
         return MachineSpec(
@@ -239,7 +285,7 @@ class ContainerRuntime:
             boot=boot,
             log_directory=self.logs.raw(pod, container.name, run.number),
             metadata=to_metadata(pod, container.name, run),
-            memory_bytes=memory_for(container, bootable, self.vm),
+            memory_bytes=memory_for(container, bootable, usual),
             cpu_millis=container.resources.cpu_millis,
             mounts=mounts,
             interface=interface,

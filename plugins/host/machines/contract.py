@@ -72,6 +72,7 @@ class Kernel:
     """A kernel that a hypervisor boots directly. command_line: what the guest family made of args, env and network.
 
     hardware: what it needs of its machine, empty where it takes what the host likes. exit_rule: what its end means; kept with the machine.
+    debug_exit: the port of the isa-debug-exit device that it ends by, or 0.
     """
 
     image: Path
@@ -81,6 +82,7 @@ class Kernel:
     exit_from_console: Optional[Callable[[bytes], Optional[int]]] = None
     hardware: KernelHardware = field(default_factory=KernelHardware)
     exit_rule: Optional[ExitRule] = None
+    debug_exit: int = 0
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile 
 
 NAMESPACE = "https://unifleet.io/xml/machine/1"
 PREFIX = "unifleet"
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 _LEAST_MEMORY = 8 << 20
-CONSOLE_TAIL = 4096
-"""Bytes of a console's end that an exit code is looked for in."""
+CONSOLE_TAIL = 16384
+"""Bytes of a console's end that an exit code is looked for in; Linux writes a call trace after it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
     if spec.interface:
         _add_card(devices, spec.interface, wanted.nic, mmio)
     _add_console(devices, console, wanted.console, mmio)
+    if kernel.debug_exit and wanted.machine in ("pc", "q35"):
+        _add_debug_exit(domain, kernel.debug_exit)
     ET.register_namespace(PREFIX, NAMESPACE)
     return ET.tostring(domain, encoding="unicode")
 
@@ -185,6 +188,14 @@ def _add_console(devices: ET.Element, log: Path, device: str, mmio: bool) -> Non
         target = {"port": "0"}
     ET.SubElement(line, "log", {"file": str(log), "append": "on"})
     ET.SubElement(line, "target", target)
+
+
+def _add_debug_exit(domain: ET.Element, port: int) -> None:
+    """QEMU's test device, by which guests end that know no ACPI; libvirt has no element for it."""
+    ET.register_namespace("qemu", QEMU_NAMESPACE)
+    extra = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+    for argument in ("-device", f"isa-debug-exit,iobase={port:#x},iosize=0x2"):
+        ET.SubElement(extra, f"{{{QEMU_NAMESPACE}}}arg", {"value": argument})
 
 
 class Shutoff:
