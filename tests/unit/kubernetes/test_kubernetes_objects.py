@@ -71,8 +71,16 @@ def test_a_long_lived_token_is_refused(minutes: int) -> None:
 
 
 def test_joining_gives_no_right_to_anything_but_certificates() -> None:
-    roles = {item["roleRef"]["name"] for item in objects.cluster_roles() if item["subjects"][0]["name"] == objects.BOOTSTRAP_GROUP}
+    bindings = [item for item in objects.cluster_roles() if item["kind"] == "ClusterRoleBinding"]
+    roles = {item["roleRef"]["name"] for item in bindings if item["subjects"][0]["name"] == objects.BOOTSTRAP_GROUP}
     assert roles == {"system:node-bootstrapper", "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
+
+
+def test_nodes_may_see_each_other_and_no_more() -> None:
+    [role] = [item for item in objects.cluster_roles() if item["kind"] == "ClusterRole"]
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    [binding] = [item for item in objects.cluster_roles() if item.get("roleRef", {}).get("name") == role["metadata"]["name"]]
+    assert [subject["name"] for subject in binding["subjects"]] == ["system:nodes"]
 
 
 def test_a_secret_is_never_shown_in_a_diff() -> None:
