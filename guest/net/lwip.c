@@ -41,6 +41,7 @@ struct net_socket {
     void *owner;
 };
 
+const bool net_is_own = true;
 static struct netif interface;
 static struct net_stream streams[STREAMS];
 static struct listener listeners[LISTENERS];

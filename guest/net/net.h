@@ -43,6 +43,9 @@ enum net_result net_settings_read(char **env);
 /* Begin. Processes have their host's network and take only UNIFLEET_NAMESERVERS and UNIFLEET_SEARCH, else /etc/resolv.conf. */
 enum net_result net_start(char **env);
 
+/* Whether this network is the program's own (a virtual machine), so that every port is free. */
+extern const bool net_is_own;
+
 struct net_stream;
 struct net_stream_events {
     void (*opened)(void *owner);                                      /* the connection is there (not for accepted ones) */

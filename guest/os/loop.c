@@ -11,6 +11,11 @@ enum { ATTENDANTS_MOST = 4 };
 static uint64_t (*attendants[ATTENDANTS_MOST])(void);
 static int attendant_count;
 static struct os_timer *timers; /* the earliest first */
+static bool woken;
+
+void os_wake(void) {
+    woken = true;
+}
 
 void loop_attend(uint64_t (*look)(void)) {
     if (attendant_count < ATTENDANTS_MOST)
@@ -59,8 +64,10 @@ bool os_sleep_until(uint64_t deadline) {
             until = timers->due;
         if (platform_stopping())
             return true;
-        if (os_now() >= deadline)
+        if (woken || os_now() >= deadline) {
+            woken = false;
             return false;
+        }
         platform_wait(until);
     }
 }

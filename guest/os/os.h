@@ -28,6 +28,9 @@ uint64_t os_now(void);
  * platform has asked the program to end (SIGTERM, power button). */
 bool os_sleep_until(uint64_t deadline);
 
+/* Have the os_sleep_until that is under way, or else the next one, return early with false. */
+void os_wake(void);
+
 /* A call that os_sleep_until makes once os_now() >= due. Zero-initialised it is not set; setting it again moves it. */
 struct os_timer {
     void (*run)(void *owner);
@@ -48,6 +51,10 @@ bool os_has_files(void);
 /* Read at most size bytes of the file at path; never waits for a writer. Returns the count, or -errno. */
 long os_read_file(const char *path, char *bytes, size_t size);
 
+/* The stream that the platform feeds to the program: a process' standard input, a virtual machine's virtio-serial port. Returns how many
+ * bytes were read, 0 when none wait, or -errno (ENODEV, 19: there is no such stream). Does not wait. */
+long os_read_stream(char *bytes, size_t size);
+
 /* The usual four; GCC emits calls to them even in freestanding code. */
 void *memcpy(void *to, const void *from, size_t n);
 void *memmove(void *to, const void *from, size_t n);
@@ -58,6 +65,8 @@ int memcmp(const void *a, const void *b, size_t n);
 size_t text_length(const char *s);
 bool text_equal(const char *a, const char *b);
 bool text_starts(const char *s, const char *prefix);
+/* The same regardless of the case of ASCII letters. */
+bool text_starts_like(const char *s, const char *prefix);
 
 /* The value of NAME in env, or NULL; the last one of several counts. */
 const char *env_get(char **env, const char *name);
@@ -72,6 +81,9 @@ void line_text(struct line *line, const char *s);
 void line_number(struct line *line, uint64_t n, int least_digits);
 /* s as a value of NAME=value: bare when harmless, else in double quotes with \" \\ \xNN. Never breaks the line. */
 void line_value(struct line *line, const char *s);
+
+/* s as a string of JSON, quotes included; bytes that are no UTF-8 become U+FFFD. */
+void line_json(struct line *line, const char *s);
 
 /* A decimal number, exact: (negative ? -1 : 1) * digits / 10^places. */
 struct decimal {

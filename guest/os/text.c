@@ -59,6 +59,17 @@ bool text_starts(const char *s, const char *prefix) {
     return true;
 }
 
+static char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+bool text_starts_like(const char *s, const char *prefix) {
+    while (*prefix)
+        if (lower(*s++) != lower(*prefix++))
+            return false;
+    return true;
+}
+
 const char *env_get(char **env, const char *name) {
     size_t n = text_length(name);
     const char *found = NULL;
@@ -119,6 +130,40 @@ void line_value(struct line *line, const char *s) {
             line_char(line, hex[c & 15]);
         } else {
             line_char(line, (char)c);
+        }
+    }
+    line_char(line, '"');
+}
+
+/* The length of the UTF-8 sequence at s (RFC 3629), 0 when it is none. */
+static int sequence(const unsigned char *s) {
+    int more = *s < 0x80 ? 0 : *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2 : *s >= 0xf0 && *s < 0xf5 ? 3 : -1;
+    if (more < 0 || (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] >= 0xa0) || (*s == 0xf0 && s[1] < 0x90) || (*s == 0xf4 && s[1] >= 0x90))
+        return 0;
+    for (int i = 1; i <= more; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    return more + 1;
+}
+
+void line_json(struct line *line, const char *s) {
+    static const char hex[] = "0123456789abcdef";
+    line_char(line, '"');
+    for (const unsigned char *c = (const unsigned char *)s; *c;) {
+        int length = sequence(c);
+        if (!length) {
+            line_text(line, "\xef\xbf\xbd");
+            c++;
+        } else if (*c < 0x20) {
+            line_text(line, "\\u00");
+            line_char(line, hex[*c >> 4]);
+            line_char(line, hex[*c & 15]);
+            c++;
+        } else {
+            if (*c == '"' || *c == '\\')
+                line_char(line, '\\');
+            while (length--)
+                line_char(line, (char)*c++);
         }
     }
     line_char(line, '"');

@@ -2,11 +2,12 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * sensor: prints one reading of a sensor every period. The options are described in guest/README.md.
+ * sensor: prints one reading of a sensor every period, and serves the latest one. The options are described in guest/README.md.
  */
-#include "../os/os.h"
+#include "../net/http.h"
+#include "../os/args.h"
 
-enum { EXIT_USAGE = 2, NAME_MOST = 128, TAGS_MOST = 1024, VALUE_MOST = 64, NANOSECONDS_LEAST = 10000000 };
+enum { NAME_MOST = 128, TAGS_MOST = 1024, VALUE_MOST = 64, NANOSECONDS_LEAST = 10000000 };
 
 struct options {
     const char *name, *source;
@@ -14,33 +15,22 @@ struct options {
     int tag_count;
     uint64_t period, count;
     int decimals;
+    uint16_t port;
+    bool port_given;
 };
 
-static int refuse(const char *what, const char *word) {
-    static char bytes[1024];
-    struct line line = {bytes, sizeof bytes - 1, 0};
-    line_text(&line, "sensor: ");
-    line_text(&line, what);
-    if (word) {
-        char shown[64];
-        size_t n = 0;
-        for (; word[n] && n < sizeof shown - 1; n++)
-            shown[n] = word[n];
-        shown[n] = 0;
-        line_text(&line, ": ");
-        line_value(&line, shown);
-    }
-    bytes[line.length++] = '\n';
-    os_write(bytes, line.length);
-    return EXIT_USAGE;
-}
+/* The latest reading, as it is printed and served. */
+struct reading {
+    const char *error; /* NULL: there is a value */
+    struct decimal value;
+    uint64_t seq, milliseconds;
+};
 
-static bool whole_number(const char *text, uint64_t most, uint64_t *out) {
-    struct decimal d;
-    if (!decimal_parse(text, text_length(text), &d) || d.negative || d.places || d.digits > most)
-        return false;
-    *out = d.digits;
-    return true;
+static struct options options;
+static struct reading latest;
+
+static int refuse(const char *what, const char *word) {
+    return args_refuse("sensor", what, word);
 }
 
 /* The length of the series entry at s. */
@@ -55,6 +45,8 @@ static int check_source(const char *source) {
     struct decimal d;
     if (text_equal(source, "simulated"))
         return 0;
+    if (text_equal(source, "stream"))
+        return os_read_stream(NULL, 0) < 0 ? refuse("there is no stream: give the virtual machine a virtio-serial port", source) : 0;
     if (text_starts(source, "file:")) {
         if (!os_has_files())
             return refuse("a virtual machine without an initrd has no files to read a sensor from; use value:, series:, stream or simulated", source);
@@ -72,70 +64,41 @@ static int check_source(const char *source) {
                 return 0;
         }
     }
-    return refuse("--source must be file:/PATH, value:NUMBER, series:NUMBER,NUMBER,... or simulated", source);
+    return refuse("--source must be file:/PATH, value:NUMBER, series:NUMBER,NUMBER,..., stream or simulated", source);
 }
 
 static int parse(int argc, char **argv, char **env, struct options *o) {
-    const char *period = env_get(env, "SENSOR_PERIOD"), *count = env_get(env, "SENSOR_COUNT"), *decimals = env_get(env, "SENSOR_DECIMALS");
+    enum { NAME, PERIOD, SOURCE, COUNT, DECIMALS, PORT, ARGS };
+    struct arg args[ARGS] = {{"--sensor", "SENSOR_NAME", NULL},       {"--period", "SENSOR_PERIOD", NULL}, {"--source", "SENSOR_SOURCE", NULL},
+                             {"--count", "SENSOR_COUNT", NULL},       {"--decimals", "SENSOR_DECIMALS", NULL},
+                             {"--port", "SENSOR_PORT", NULL}};
     size_t tags = 0;
-    bool only_tags = false;
-    int code;
-
-    o->name = env_get(env, "SENSOR_NAME");
-    o->source = env_get(env, "SENSOR_SOURCE");
+    uint64_t decimals = 0;
+    int code = args_parse("sensor", args, ARGS, argc, argv, env, &o->tag_count);
+    if (code)
+        return code;
+    o->name = args[NAME].value ? args[NAME].value : "sensor";
+    o->source = args[SOURCE].value ? args[SOURCE].value : "simulated";
     o->tags = argv + 1;
-    for (int i = 1; i < argc; i++) {
-        const char **option = NULL;
-        char *word = argv[i];
-        if (only_tags || word[0] != '-') {
-            tags += text_length(word);
-            o->tags[o->tag_count++] = word;
-            continue;
-        }
-        if (text_equal(word, "--")) {
-            only_tags = true;
-            continue;
-        }
-        if (text_equal(word, "--sensor"))
-            option = &o->name;
-        else if (text_equal(word, "--period"))
-            option = &period;
-        else if (text_equal(word, "--source"))
-            option = &o->source;
-        else if (text_equal(word, "--count"))
-            option = &count;
-        else if (text_equal(word, "--decimals"))
-            option = &decimals;
-        if (!option)
-            return refuse("unknown option (known: --sensor --period --source --count --decimals)", word);
-        if (++i == argc)
-            return refuse("an option lacks its value", word);
-        *option = argv[i];
-    }
-    if (!o->name)
-        o->name = "sensor";
-    if (!o->source)
-        o->source = "simulated";
+    for (int i = 0; i < o->tag_count; i++)
+        tags += text_length(o->tags[i]);
     if (!*o->name || text_length(o->name) > NAME_MOST)
         return refuse("--sensor must have 1 to 128 bytes", o->name);
-    if (tags > TAGS_MOST)
+    if (tags > TAGS_MOST || o->tag_count > TAGS_MOST)
         return refuse("the words that tag each reading are longer than 1024 bytes in all", NULL);
     o->period = 1000000000;
-    if (period) {
-        struct decimal d;
-        if (!decimal_parse(period, text_length(period), &d) || !decimal_nanoseconds(&d, &o->period) || o->period < NANOSECONDS_LEAST)
-            return refuse("--period must be a number of seconds from 0.01 to 31622400", period);
-    }
-    if (count && !(whole_number(count, UINT64_MAX, &o->count) && o->count))
-        return refuse("--count must be a whole number above 0", count);
-    if (decimals) {
-        uint64_t n;
-        if (!whole_number(decimals, 9, &n))
-            return refuse("--decimals must be a whole number from 0 to 9", decimals);
-        o->decimals = (int)n;
-    }
-    code = check_source(o->source);
-    return code;
+    if (!args_seconds(args[PERIOD].value, NANOSECONDS_LEAST, &o->period))
+        return refuse("--period must be a number of seconds from 0.01 to 31622400", args[PERIOD].value);
+    if (!args_number(args[COUNT].value, UINT64_MAX, &o->count) || (args[COUNT].value && !o->count))
+        return refuse("--count must be a whole number above 0", args[COUNT].value);
+    if (!args_number(args[DECIMALS].value, 9, &decimals))
+        return refuse("--decimals must be a whole number from 0 to 9", args[DECIMALS].value);
+    o->decimals = (int)decimals;
+    o->port = net_is_own ? HTTP_PORT : 0;
+    o->port_given = args[PORT].value;
+    if (!args_port(args[PORT].value, &o->port))
+        return refuse("--port must be a port from 1 to 65535, or none", args[PORT].value);
+    return check_source(o->source);
 }
 
 /* A walk between 20.0 and 79.9 that differs by sensor name and is the same at every start. */
@@ -165,12 +128,8 @@ static const char *error_text(long code) {
     }
 }
 
-/* One reading of the file at path. Its content is untrusted: anything but one decimal number is an error sentence. */
-static const char *read_file(const char *path, struct decimal *out) {
-    char bytes[VALUE_MOST];
-    long n = os_read_file(path, bytes, sizeof bytes);
-    if (n < 0)
-        return error_text(n);
+/* What the n bytes say. They are untrusted: anything but one decimal number is an error sentence. */
+static const char *read_number(const char *bytes, long n, struct decimal *out) {
     long start = 0;
     while (start < n && (bytes[start] == ' ' || bytes[start] == '\t'))
         start++;
@@ -178,9 +137,35 @@ static const char *read_file(const char *path, struct decimal *out) {
         n--;
     if (n == start)
         return "is empty";
-    if (n == (long)sizeof bytes || !decimal_parse(bytes + start, (size_t)(n - start), out))
+    if (n >= VALUE_MOST || !decimal_parse(bytes + start, (size_t)(n - start), out))
         return "does not hold one decimal number";
     return NULL;
+}
+
+static const char *read_file(const char *path, struct decimal *out) {
+    char bytes[VALUE_MOST];
+    long n = os_read_file(path, bytes, sizeof bytes);
+    return n < 0 ? error_text(n) : read_number(bytes, n, out);
+}
+
+/* The last whole line that the stream has brought; it holds until the next one. */
+static const char *read_stream(struct decimal *out) {
+    static char line[VALUE_MOST], last[VALUE_MOST];
+    static long length, last_length = -1;
+    char bytes[256];
+    for (long n; (n = os_read_stream(bytes, sizeof bytes)) > 0;) {
+        for (long i = 0; i < n; i++) {
+            if (bytes[i] != '\n') {
+                if (length < VALUE_MOST)
+                    line[length++] = bytes[i];
+                continue;
+            }
+            memcpy(last, line, (size_t)length);
+            last_length = length;
+            length = 0;
+        }
+    }
+    return last_length < 0 ? "nothing to read" : read_number(last, last_length, out);
 }
 
 static struct decimal series_entry(const char *series, uint64_t index) {
@@ -194,40 +179,54 @@ static struct decimal series_entry(const char *series, uint64_t index) {
     return d;
 }
 
-static bool report(const struct options *o, uint64_t seq) {
-    static char bytes[4 * (NAME_MOST + TAGS_MOST) + 4 * 4096 + 8192];
-    struct line line = {bytes, sizeof bytes - 1, 0};
+static void read_sensor(const struct options *o, uint64_t seq) {
     struct decimal d = {0};
-    const char *error = NULL;
-
+    latest.error = NULL;
     if (text_starts(o->source, "file:"))
-        error = read_file(o->source + 5, &d);
+        latest.error = read_file(o->source + 5, &d);
+    else if (text_equal(o->source, "stream"))
+        latest.error = read_stream(&d);
     else if (text_starts(o->source, "value:"))
         decimal_parse(o->source + 6, text_length(o->source + 6), &d);
     else if (text_starts(o->source, "series:"))
         d = series_entry(o->source + 7, seq - 1);
     else
         d = simulate(o->name, seq);
+    d.places += o->decimals;
+    latest.value = d;
+    latest.seq = seq;
+    latest.milliseconds = os_now() / 1000000;
+}
+
+static const char *origin(const struct options *o) {
+    return text_starts(o->source, "file:") ? o->source + 5 : o->source;
+}
+
+static void line_uptime(struct line *line) {
+    line_number(line, latest.milliseconds / 1000, 1);
+    line_char(line, '.');
+    line_number(line, latest.milliseconds % 1000, 3);
+}
+
+static bool report(const struct options *o) {
+    static char bytes[4 * (NAME_MOST + TAGS_MOST) + 8 * TAGS_MOST + 4 * 4096 + 1024];
+    struct line line = {bytes, sizeof bytes - 1, 0};
 
     line_text(&line, "sensor=");
     line_value(&line, o->name);
-    if (error) {
+    if (latest.error) {
         line_text(&line, " error=\"");
-        line_text(&line, error);
+        line_text(&line, latest.error);
         line_text(&line, "\" file=");
-        line_value(&line, o->source + 5);
+        line_value(&line, origin(o));
     } else {
-        d.places += o->decimals;
         line_text(&line, " value=");
-        line_decimal(&line, d);
+        line_decimal(&line, latest.value);
     }
     line_text(&line, " seq=");
-    line_number(&line, seq, 1);
-    uint64_t milliseconds = os_now() / 1000000;
+    line_number(&line, latest.seq, 1);
     line_text(&line, " uptime=");
-    line_number(&line, milliseconds / 1000, 1);
-    line_char(&line, '.');
-    line_number(&line, milliseconds % 1000, 3);
+    line_uptime(&line);
     for (int i = 0; i < o->tag_count; i++) {
         line_text(&line, " tag=");
         line_value(&line, o->tags[i]);
@@ -236,20 +235,70 @@ static bool report(const struct options *o, uint64_t seq) {
     return os_write(bytes, line.length);
 }
 
+/* GET / answers the latest reading. What would not fit into an answer is left out whole: tags. */
+static void serve(const struct http_request *request, struct http_answer *answer) {
+    const struct options *o = &options;
+    struct line *line = &answer->body;
+    if (!text_equal(request->path, "/")) {
+        answer->status = 404;
+        line_text(line, "{\"error\":\"only / is served\"}\n");
+        return;
+    }
+    line_text(line, "{\"sensor\":");
+    line_json(line, o->name);
+    if (latest.error) {
+        line_text(line, ",\"error\":");
+        line_json(line, latest.error);
+    } else {
+        line_text(line, ",\"value\":");
+        line_decimal(line, latest.value);
+    }
+    line_text(line, ",\"seq\":");
+    line_number(line, latest.seq, 1);
+    line_text(line, ",\"uptime\":");
+    line_uptime(line);
+    line_text(line, ",\"tags\":[");
+    for (int i = 0, first = 1; i < o->tag_count; i++) {
+        if (line->length + 6 * text_length(o->tags[i]) + 16 > line->size)
+            continue;
+        line_text(line, first ? "" : ",");
+        line_json(line, o->tags[i]);
+        first = 0;
+    }
+    line_text(line, "]}\n");
+}
+
+/* Without --port a sensor serves where it can and says so where it ought to be able to; with it, it must. */
+static int begin_serving(const struct options *o, char **env) {
+    if (!o->port)
+        return 0;
+    enum net_result result = net_start(env);
+    if (result == NET_OK)
+        result = http_serve(o->port, serve);
+    const char *address = env_get(env, "UNIFLEET_ADDRESS");
+    if (result == NET_OK || (result == NET_ABSENT && !o->port_given && !(address && *address)))
+        return 0;
+    refuse("its readings cannot be served", net_result_text(result));
+    return o->port_given ? EXIT_NETWORK : 0;
+}
+
 int app_main(int argc, char **argv, char **env) {
-    struct options o = {0};
-    int code = parse(argc, argv, env, &o);
+    struct options *o = &options;
+    int code = parse(argc, argv, env, o);
+    if (!code)
+        code = begin_serving(o, env);
     if (code)
         return code;
     uint64_t due = os_now();
     for (uint64_t seq = 1;; seq++) {
-        if (!report(&o, seq))
-            return 1;
-        if (seq == o.count)
+        read_sensor(o, seq);
+        if (!report(o))
+            return EXIT_OUTPUT;
+        if (seq == o->count)
             return 0;
-        due += o.period;
+        due += o->period;
         if (due < os_now())
-            due += (os_now() - due) / o.period * o.period;
+            due += (os_now() - due) / o->period * o->period;
         if (os_sleep_until(due))
             return 0;
     }

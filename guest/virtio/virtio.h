@@ -78,4 +78,9 @@ struct card;
 /* net.c: a network card on an opened device; NULL when it cannot be driven. */
 struct card *virtio_net_start(struct virtio *device);
 
+/* console.c: a console on an opened device; false when it cannot be driven. */
+bool virtio_console_start(struct virtio *device);
+/* What its ports have brought, at most size bytes; 0 when none wait. */
+size_t virtio_console_read(char *bytes, size_t size);
+
 #endif

@@ -61,9 +61,13 @@ long linux_call(long number, long a, long b, long c, long d, long e, long f) {
 
 __asm__(".globl _start\n.type _start, %function\n_start:\n\tmov r0, sp\n\tmov r4, sp\n\tbic r4, r4, #7\n\tmov sp, r4\n\tbl linux_main\n\tudf #0\n");
 
-/* libgcc's 64-bit division calls it after a division by zero, of which there is none here. */
+/* libgcc's divisions call these after a division by zero, of which there is none here. */
 void __aeabi_ldiv0(void);
 __attribute__((noreturn)) void __aeabi_ldiv0(void) {
+    __builtin_trap();
+}
+void __aeabi_idiv0(void);
+__attribute__((noreturn)) void __aeabi_idiv0(void) {
     __builtin_trap();
 }
 #else
@@ -194,6 +198,16 @@ long os_read_file(const char *path, char *bytes, size_t size) {
     }
     call(SYS_close, descriptor, 0, 0, 0);
     return n < 0 ? n : total;
+}
+
+/* Standard input is read only once it is ready, so that it need not be made non-blocking for others who share it. */
+long os_read_stream(char *bytes, size_t size) {
+    struct pollfd input = {0, POLLIN, 0};
+    struct timespec now = {0, 0};
+    if (!size || call(SYS_ppoll, (long)&input, 1, (long)&now, 0) <= 0 || !(input.found & (POLLIN | POLLHUP)))
+        return 0;
+    long n = call(SYS_read, 0, (long)bytes, (long)size, 0);
+    return n > 0 ? n : 0;
 }
 
 __attribute__((used, noreturn)) void linux_main(long *stack) {

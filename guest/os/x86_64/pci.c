@@ -79,6 +79,10 @@ static bool search(uint8_t bus, struct pci_device *found, uint16_t vendor, uint1
     return false;
 }
 
+bool pci_present(void) {
+    return (pci_read32(&(struct pci_device){0, 0}, ID) & 0xffff) != 0xffff;
+}
+
 bool pci_find(struct pci_device *found, uint16_t vendor, uint16_t one, uint16_t other) {
     depth = 0;
     first_memory = next_memory = (next_memory + WINDOW - 1) & ~(WINDOW - 1u);

@@ -19,6 +19,8 @@ uint32_t pci_read32(const struct pci_device *device, uint32_t offset);
 uint8_t pci_read8(const struct pci_device *device, uint32_t offset);
 void pci_write32(const struct pci_device *device, uint32_t offset, uint32_t value);
 
+/* Whether there is a bus at all. */
+bool pci_present(void);
 /* The first device of this vendor with either identity. Gives the bridges on the way bus numbers where the firmware has not. */
 bool pci_find(struct pci_device *found, uint16_t vendor, uint16_t one, uint16_t other);
 /* Let it answer on its ports and memory, and reach ours. */

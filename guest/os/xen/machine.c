@@ -176,3 +176,8 @@ void paravirtual_main(const struct paravirtual_start *info) {
         bare_refuse("a paravirtual domain's command line ends at 1023 bytes, and this one was cut off there; use PVH");
     bare_run(info->command_line);
 }
+
+long os_read_stream(char *bytes, size_t size) {
+    (void)bytes, (void)size;
+    return -19; /* Xen has no such stream; xenstore or a file serve */
+}
