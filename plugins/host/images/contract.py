@@ -12,7 +12,7 @@ from typing import Optional
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule, Hardware, Profile
 
-__all__ = ["Bootable", "Image", "ImageError", "Profile", "RegistryCredentials"]
+__all__ = ["Bootable", "Image", "ImageError", "Profile", "RegistryCredentials", "RegistrySettings"]
 
 
 class ImageError(UnifleetError):
@@ -25,7 +25,7 @@ class ImageError(UnifleetError):
 
 @dataclass(frozen=True)
 class Image:
-    """A pulled image. root: the unpacked file system; config: the OCI image config's "config" object, validated."""
+    """A pulled image. root: the unpacked file system; the rest is the OCI image config's, validated. size: bytes on disk."""
 
     reference: str
     digest: str
@@ -36,6 +36,7 @@ class Image:
     working_directory: str = "/"
     user: str = ""
     profile: Optional[Profile] = None
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,21 @@ class Bootable:
 
 @dataclass(frozen=True)
 class RegistryCredentials:
-    """One registry's login, from an imagePullSecret."""
+    """One login, from an imagePullSecret. registry: HOST[:PORT][/PATH] that it is for, see logins.py; "" for any."""
 
     username: str = ""
     password: str = field(default="", repr=False)
+    registry: str = ""
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """What a host is told of one registry.
+
+    mirrors: HOST[:PORT][/PREFIX] that are asked before it, in order. ca: PEM text of the authority that its certificate must come from,
+    "" for the host's own. insecure: it speaks plain HTTP, or its certificate is not checked.
+    """
+
+    mirrors: tuple[str, ...] = ()
+    ca: str = ""
+    insecure: bool = False

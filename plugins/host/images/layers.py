@@ -6,8 +6,9 @@
 A layer is a tar that may hold any name, link or size. Names that are absolute or climb with .. are refused, so are devices, FIFOs and
 sparse files; parents are walked one by one from the directory, symbolic links among them followed as the image itself would see
 them (an absolute link begins at the image's root) and refused where they climb above it; hard links name regular
-files of the image only; set-id bits are dropped. Entries and bytes are counted against limits while they are unpacked, so that a bomb ends
-early. Whiteouts are OCI's (image-spec, layer.md): .wh.NAME removes NAME, .wh..wh..opq empties a directory of what lower layers put there.
+files of the image only; set-id bits are dropped. Entries, bytes, depth and time are counted against limits while they are unpacked, so
+that a bomb ends early. Whiteouts are OCI's (image-spec, layer.md): .wh.NAME removes NAME, .wh..wh..opq empties a directory of what
+lower layers put there.
 
 Nobody else writes to the directory meanwhile: the store unpacks into one of its own and renames it into place when all is well.
 """
@@ -16,13 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tarfile
+import time
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
@@ -30,30 +33,44 @@ CHUNK = 1 << 18
 HEADER_MOST = 1 << 20
 LINKS_MOST = 40
 PATH_MOST = 4096
+DEPTH_MOST = 128
+GLOBALS_MOST = 256
+PAX_MOST = 1 << 18
+_DIGITS = re.compile(rb"[0-9]{100}")
+ZSTD_WINDOW_MOST = 1 << 27
+"""What the zstd program itself takes without being told to take more; a decoder holds that much in memory."""
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 
 
 @dataclass
 class Budget:
-    """What one image may still unpack; shared by its layers."""
+    """What one image may still unpack; shared by its layers. deadline: when it must be done, on time.monotonic()."""
 
     bytes_left: int
     entries_left: int
+    deadline: float = float("inf")
 
     def take_bytes(self, count: int) -> None:
         """Count unpacked bytes. Raises UnifleetError when there are too many."""
+        self.check_time()
         self.bytes_left -= count
         if self.bytes_left < 0:
             raise UnifleetError(
-                "the image unpacks to more bytes than this host allows", "raise the image size limit, or make the image smaller"
+                "the image unpacks to more bytes than this host allows or its disk has left", "make room on the disk, or the image smaller"
             )
 
     def take_entry(self) -> None:
         """Count one entry of an archive."""
         self.entries_left -= 1
         if self.entries_left < 0:
-            raise UnifleetError("the image has more files than this host allows", "raise the image entry limit, or make the image smaller")
+            raise UnifleetError("the image has more files than this host allows", "make the image smaller")
+        self.check_time()
+
+    def check_time(self) -> None:
+        """Raises UnifleetError when the time is over."""
+        if time.monotonic() > self.deadline:
+            raise UnifleetError("the image takes too long to unpack on this host", "make the image smaller")
 
 
 def resolve_in_root(root: Path, path: str, follow_last: bool = True) -> Path:
@@ -97,13 +114,14 @@ class _Forward:
         self._last = b""
         self._again = False
         start = source.read(4)
-        if start == b"\x28\xb5\x2f\xfd":
-            raise UnifleetError("a layer is compressed with zstd, which this host cannot unpack", "push the image with gzip layers")
+        self._zstd = _zstd_reader(_Joined(start, source)) if _is_zstd(start) else None
         self._inflate = zlib.decompressobj(31) if start[:2] == b"\x1f\x8b" else None
         self._pending = start
 
     def _more(self) -> bytes:
         """The next decompressed bytes, at most CHUNK; empty at the end."""
+        if self._zstd is not None:
+            return bytes(self._zstd.read(CHUNK))
         if self._inflate is None:
             raw, self._pending = self._pending or self._source.read(CHUNK), b""
             return raw
@@ -113,6 +131,7 @@ class _Forward:
                 if not self._pending:
                     return b""
                 self._inflate = zlib.decompressobj(31)
+                self._budget.check_time()
             if not self._pending:
                 self._pending = self._source.read(CHUNK)
                 if not self._pending:
@@ -144,6 +163,12 @@ class _Forward:
             self._last = out[-1:]
         return out
 
+    def unread(self, data: bytes) -> None:
+        """Put back what was read last."""
+        self._ready = data + self._ready
+        self._position -= len(data)
+        self._again = False
+
     def tell(self) -> int:
         """The position in the decompressed stream."""
         return self._position
@@ -165,6 +190,72 @@ class _Forward:
         while self.read(CHUNK):
             pass
         return "sha256:" + self._hash.hexdigest()
+
+
+class _Header(tarfile.TarInfo):
+    """tarfile's reader of headers, kept from those it cannot read in bounded time.
+
+    Its regular expressions take quadratic time, while nothing else in this process runs, on records that lie about their length and on
+    long runs of digits (CVE-2024-6232, in every Python before the end of 2024). Sparse files are refused before their maps are read.
+    """
+
+    def _proc_pax(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        stream: Any = tar.fileobj
+        if self.size > PAX_MOST:
+            raise UnifleetError("a layer has a header of absurd size", "push the image anew")
+        body = stream.read(self._block(self.size))  # type: ignore[attr-defined]
+        _check_pax(body[: max(0, self.size)])
+        stream.unread(body)
+        return super()._proc_pax(tar)  # type: ignore[misc,no-any-return]
+
+    def _proc_sparse(self, tar: tarfile.TarFile) -> tarfile.TarInfo:  # noqa: ARG002
+        raise UnifleetError(f"a layer has a sparse file {self.name[:200]!r}, which is not unpacked", "pack it without holes")
+
+
+def _check_pax(body: bytes) -> None:
+    """Each record is "LENGTH KEY=VALUE" and a newline, LENGTH counting all of it (POSIX.1-2001, pax). Raises UnifleetError."""
+    at = 0
+    while at < len(body) and body[at]:
+        space = body.find(b" ", at, at + 8)
+        length = int(body[at:space]) if space > at and body[at:space].isdigit() else 0
+        record = body[at : at + length]
+        if length == 0 or not record.endswith(b"\n") or b"=" not in record:
+            raise UnifleetError("a layer has a header that cannot be read", "push the image anew")
+        if body.startswith(b"GNU.sparse.", space + 1):
+            raise UnifleetError("a layer has a sparse file, which is not unpacked", "pack it without holes")
+        at += length
+    if _DIGITS.search(body):
+        raise UnifleetError("a layer has a number of absurd length in a header", "push the image anew")
+
+
+class _Joined:
+    """A file whose first bytes were read already."""
+
+    def __init__(self, start: bytes, source: IO[bytes]) -> None:
+        self._start = start
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        start, self._start = self._start[:size], self._start[size:]
+        return start or self._source.read(size)
+
+
+def _is_zstd(start: bytes) -> bool:
+    """A frame (RFC 8878, 3.1.1), or a skippable one before it (3.1.2)."""
+    return start == b"\x28\xb5\x2f\xfd" or (start[1:] == b"\x2a\x4d\x18" and 0x50 <= start[0] <= 0x5F)
+
+
+def _zstd_reader(source: _Joined) -> Any:
+    """Decompresses with bounded memory: read(n) gives at most n bytes, however much a byte of input stands for."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise UnifleetError(
+            "a layer is compressed with zstd, which this host cannot unpack",
+            "install python3-zstandard, or push the image with gzip layers",
+        ) from error
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MOST)
+    return decompressor.stream_reader(source, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -219,15 +310,23 @@ class _Layer:
         if not parts:
             return self.root, ""
         parent = self.root
-        for depth in range(1, len(parts)):
-            parent = resolve_in_root(self.root, "/".join(parts[:depth]))
+        for part in parts[:-1]:
+            parent = parent / part
+            if parent.is_symlink():
+                parent = resolve_in_root(self.root, str(parent.relative_to(self.root)))
             if not parent.is_dir():
                 if parent.exists() or parent.is_symlink():
                     raise UnifleetError(f"a layer puts {name[:200]!r} below something that is no directory", "mend the image")
+                self._check_depth(parent, name)
                 self.budget.take_entry()
                 parent.mkdir(parents=True)
             self.made.add(parent)
+        self._check_depth(parent / parts[-1], name)
         return parent, parts[-1]
+
+    def _check_depth(self, path: Path, name: str) -> None:
+        if len(path.parts) - len(self.root.parts) > DEPTH_MOST:
+            raise UnifleetError(f"a layer's entry {name[:200]!r} is more than {DEPTH_MOST} directories deep", "make the image flatter")
 
     def _directory(self, target: Path, entry: tarfile.TarInfo) -> None:
         if target.is_symlink() or not target.is_dir():
@@ -274,6 +373,7 @@ class _Layer:
             _remove(parent / hidden)
 
     def _remove_lower(self, path: Path) -> None:
+        self.budget.check_time()
         if path not in self.made:
             _remove(path)
         elif path.is_dir() and not path.is_symlink():
@@ -306,25 +406,29 @@ def _remove(path: Path) -> None:
 
 
 def unpack_layer(source: IO[bytes], root: Path, budget: Budget) -> str:
-    """Put one layer (a tar, gzipped or not) onto root. Returns the digest of the tar itself, the layer's diff id.
+    """Put one layer (a tar, plain or compressed with gzip or zstd) onto root. Returns the digest of the tar itself, the layer's diff id.
 
     Raises UnifleetError on anything that an image may not hold; then root is to be thrown away.
     """
     stream = _Forward(source, budget)
     layer = _Layer(root, budget, owner=os.geteuid() == 0)
     try:
-        with tarfile.TarFile(fileobj=stream, mode="r", errorlevel=2) as tar:  # type: ignore[arg-type]
+        with tarfile.TarFile(fileobj=stream, mode="r", errorlevel=2, tarinfo=_Header) as tar:  # type: ignore[arg-type]
             while True:
                 entry = tar.next()
                 if entry is None:
                     break
                 tar.members = []  # type: ignore[attr-defined]
+                if len(tar.pax_headers) > GLOBALS_MOST:
+                    raise UnifleetError(f"a layer has {len(tar.pax_headers)} global headers", f"at most {GLOBALS_MOST} are allowed")
                 budget.take_entry()
                 layer.place(entry, stream)
         layer.finish()
         return stream.digest()
-    except (tarfile.TarError, zlib.error, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
-        raise UnifleetError(f"a layer is not a readable archive: {error}", "push the image anew") from error
+    except UnifleetError:
+        raise
     except OSError as error:
         name = getattr(error, "filename", None)
         raise UnifleetError(f"a layer cannot be unpacked: {error.strerror} ({str(name)[-200:]})", "see that the disk has room") from error
+    except Exception as error:  # tarfile has many ways to stumble: IndexError, struct.error, zstd's own, ...
+        raise UnifleetError(f"a layer is not a readable archive: {error or type(error).__name__}", "push the image anew") from error

@@ -36,9 +36,9 @@ class LayoutRegistry(Registry):
         del credentials, work
         return self._layout.blob(reference.digest or self._layout.digest(self._tag))
 
-    def fetch(self, reference: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path) -> Path:
+    def fetch(self, reference: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path, size: int) -> Path:
         """See Registry."""
-        del reference, credentials
+        del reference, credentials, size
         target = work / "blobs"
         target.mkdir()
         content = self._layout.blob(digest)

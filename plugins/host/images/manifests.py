@@ -200,12 +200,27 @@ def _document(content: bytes, what: str) -> dict[str, Any]:
     if len(content) > BYTES_MOST:
         raise _wrong(what, f"it has {len(content)} bytes; at most {BYTES_MOST} are allowed")
     try:
-        document = json.loads(content.decode("utf-8"))
+        document = json.loads(content.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_int=_number, parse_constant=_number)
     except (ValueError, RecursionError) as error:
         raise _wrong(what, f"it is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise _wrong(what, "it is not a JSON object")
     return document
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two readers that differ in which of two equal keys counts would see two images behind one digest."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key appears twice in one object")
+    return document
+
+
+def _number(text: str) -> int:
+    """Up to 64 bits; a number of a million digits takes old Pythons minutes to read."""
+    if len(text) > 20 or not text.lstrip("-").isdigit():
+        raise ValueError(f"{text[:20]!r} is no number that belongs there")
+    return int(text)
 
 
 def _descriptor(value: Any, what: str) -> Descriptor:

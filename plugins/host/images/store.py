@@ -1,35 +1,35 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's cache of images, by digest: pull, keep, find again, and choose what to run.
+"""The images of one host: pull, keep, find again, choose what to run, and remove what nobody needs any more.
 
-    DIRECTORY/images/sha256-HEX/root         an unpacked image; the digest is that of its platform's manifest
-    DIRECTORY/images/sha256-HEX/image.json   that manifest's digest and the image's config
-    DIRECTORY/references/HEX.json            which digest a reference last meant
-    DIRECTORY/locks/, DIRECTORY/work/        one lock for each digest; what is under way
-
-Everything is made in work/ and renamed into place when it is whole, so that a crash leaves only work/ behind; what no living process
-holds there is swept when a store is opened. A lock file for each digest lets one process and one thread pull while
-the others wait and then find it done.
+Nothing that a registry sends is believed: index, manifest, config and layers are checked against digests, sizes against limits and against
+what the disk has left, names by layers.py. cache.py says where what is.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import fcntl
 import hashlib
-import json
 import os
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.unifleet.hybrid.plugins.host.images.cache import CachedImage, ImageCache
 from ansible_collections.unifleet.hybrid.plugins.host.images.choice import UNUSABLE, choose_bootable
-from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, Profile, RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.collector import Collected, CollectLimits, Disk, plan
+from ansible_collections.unifleet.hybrid.plugins.host.images.contract import (
+    Bootable,
+    Image,
+    ImageError,
+    Profile,
+    RegistryCredentials,
+    RegistrySettings,
+)
 from ansible_collections.unifleet.hybrid.plugins.host.images.foreign_layouts import read_foreign
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, resolve_in_root, unpack_layer
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import (
@@ -44,23 +44,19 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import (
 )
 from ansible_collections.unifleet.hybrid.plugins.host.images.registry import PULL_FAILED, Registry
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import (
-    DOCKER_HUB,
-    ImageReference,
-    is_digest,
-    parse_reference,
-)
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import DOCKER_HUB, ImageReference, parse_reference
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import BYTES_MOST, PROFILE_PATH, parse_profile
 
 POLICIES = ("Always", "IfNotPresent", "Never")
 
 
 class ImageStore:
-    """The images of one host. Blocking; safe from any thread, and beside other processes with the same directory.
+    """Blocking; safe from any thread, and beside other processes with the same directory.
 
     default_registry: where a name without a registry is looked up. insecure_registries: "HOST:PORT" of those that speak plain HTTP or have
-    a certificate that is not checked. architecture: in OCI terms. hypervisor: the host's kind of machines, for images that are split by it.
-    size_limit: bytes that one image may unpack to.
+    a certificate that is not checked; registries: the same and more of some. architecture: in OCI terms. hypervisor: the host's kind of
+    machines, for images that are split by it. size_limit: bytes that one image may have packed, and may unpack to. pull_timeout: seconds
+    for each question to a registry, and for unpacking.
     """
 
     def __init__(
@@ -74,6 +70,7 @@ class ImageStore:
         size_limit: int = 4 << 30,
         entry_limit: int = 200_000,
         pull_timeout: float = 600.0,
+        registries: Optional[Mapping[str, RegistrySettings]] = None,
         registry: Optional[Registry] = None,
     ) -> None:
         self._directory = directory
@@ -82,11 +79,9 @@ class ImageStore:
         self._hypervisor = hypervisor
         self._size_limit = size_limit
         self._entry_limit = entry_limit
-        self._registry = registry or Registry(insecure_registries, pull_timeout)
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, mode in (("images", 0o755), ("references", 0o700), ("locks", 0o700), ("work", 0o700)):
-            (directory / name).mkdir(mode=mode, exist_ok=True)
-        self._sweep()
+        self._pull_timeout = pull_timeout
+        self._registry = registry or Registry(insecure_registries, pull_timeout, settings=registries)
+        self._cache = ImageCache(directory, f"{architecture} {hypervisor}")
 
     def pull(self, reference: str, policy: str = "IfNotPresent", credentials: Sequence[RegistryCredentials] = ()) -> Image:
         """The image, on disk. Raises ImageError with a Kubernetes reason.
@@ -106,10 +101,10 @@ class ImageStore:
                 "ErrImageNeverPull", f"image {wanted} is not present with pull policy of Never", "pull it first, or use IfNotPresent"
             )
         try:
-            with self._work() as work:
-                digest = self._digest(wanted, credentials, work)
-                image = self._load(wanted, digest) or self._fetch(wanted, digest, credentials, work)
-                self._remember(wanted, digest, work)
+            with self._cache.work() as work:
+                digest, content = self._platform(wanted, credentials, work)
+                image = self._load(wanted, digest) or self._fetch(wanted, digest, content, credentials, work)
+                self._cache.remember(str(wanted), digest, work)
                 return image
         except ImageError:
             raise
@@ -120,17 +115,39 @@ class ImageStore:
             raise ImageError(PULL_FAILED, f"image {wanted} cannot be kept in {self._directory}: {error}", hint) from error
 
     def find(self, reference: str) -> Optional[Image]:
-        """The image that this reference meant when it was last pulled, if it is still here."""
+        """The image that this reference meant when it was last pulled, if it is still here; it counts as used now."""
         wanted = self._parse(reference)
-        if wanted.digest:
-            present = self._load(wanted, wanted.digest)
-            if present is not None:
-                return present
-        try:
-            digest = json.loads(self._reference_file(wanted).read_text())["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return self._load(wanted, digest) if isinstance(digest, str) and is_digest(digest) else None
+        for digest in (wanted.digest, self._cache.meaning(str(wanted))):
+            image = self._load(wanted, digest) if digest else None
+            if image is not None:
+                return image
+        return None
+
+    def images(self) -> list[CachedImage]:
+        """All that is here."""
+        return self._cache.images()
+
+    def collect(
+        self, limits: CollectLimits, in_use: Collection[str], keep: Collection[str] = (), since: Optional[float] = None
+    ) -> Collected:
+        """Remove what is not needed as far as the limits ask for it, and what was left of pulls that died.
+
+        in_use: digests that containers have, as of the time since (seconds since the epoch, default now): what is used after that stays
+        too. keep: references whose images stay in any case.
+        """
+        since = time.time() if since is None else since
+        self._cache.sweep()
+        kept = {self._cache.meaning(str(self._parse(reference))) for reference in keep} | set(in_use)
+        disk = os.statvfs(self._directory)
+        decided = plan(self._cache.images(), kept, Disk(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize), limits, time.time())
+        freed, removed = 0, []
+        for image in (*decided.too_old, *decided.removable):
+            if image not in decided.too_old and freed >= decided.wanted:
+                break
+            if self._cache.remove(image.digest, since):
+                freed += image.size
+                removed.append(image.digest)
+        return Collected(freed, max(0, decided.wanted - freed), tuple(removed))
 
     def resolve(self, image: Image, hypervisor: str, architecture: str) -> Bootable:
         """What of the image this host runs. Raises ImageError saying what the image offers."""
@@ -142,30 +159,34 @@ class ImageStore:
         except UnifleetError as error:
             raise ImageError("InvalidImageName", error.message, error.hint) from error
 
-    def _digest(self, wanted: ImageReference, credentials: Sequence[RegistryCredentials], work: Path) -> str:
-        """The digest of this host's platform manifest."""
+    def _platform(self, wanted: ImageReference, credentials: Sequence[RegistryCredentials], work: Path) -> tuple[str, bytes]:
+        """This host's platform manifest: its digest, and its bytes where they had to be fetched already."""
         top = self._registry.manifest(wanted, credentials, work)
         if wanted.digest and digest_of(top) != wanted.digest:
             raise ImageError(
                 PULL_FAILED, f"image {wanted}: the registry sent other content, {digest_of(top)}", "do not trust this registry"
             )
         entry = choose(top, self._architecture, self._hypervisor)
-        return entry.digest if entry is not None else digest_of(top)
+        return (entry.digest, b"") if entry is not None else (digest_of(top), top)
 
-    def _fetch(self, wanted: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path) -> Image:
-        with self._lock(digest):
+    def _fetch(self, wanted: ImageReference, digest: str, content: bytes, credentials: Sequence[RegistryCredentials], work: Path) -> Image:
+        """content: the manifest, or nothing when only its digest is known."""
+        with self._cache.lock(digest):
             present = self._load(wanted, digest)
             if present is not None:
                 return present
-            blobs = self._registry.fetch(wanted, digest, credentials, work)
+            if not content:
+                content = self._registry.manifest(replace(wanted, tag="", digest=digest), credentials, work)
+            manifest = self._manifest(content, digest)
+            size = sum(blob.size for blob in (manifest.config, *manifest.layers))
+            if size > self._size_limit:
+                raise UnifleetError(f"the image has {size} bytes; at most {self._size_limit} are allowed", "make the image smaller")
+            _check_room(self._directory, size)
+            blobs = self._registry.fetch(wanted, digest, credentials, work, size + len(content))
             new = work / "image"
-            self._unpack(blobs, digest, new)
+            config = self._unpack(blobs, digest, new)
             shutil.rmtree(blobs)
-            _sync(new)
-            place = self._place(digest)
-            if place.exists():
-                shutil.rmtree(place)
-            new.rename(place)
+            self._cache.adopt(new, digest, {"config": _config_document(config)})
         image = self._load(wanted, digest)
         if image is None:
             raise ImageError(
@@ -173,17 +194,19 @@ class ImageStore:
             )
         return image
 
-    def _unpack(self, blobs: Path, digest: str, new: Path) -> None:
-        """Make new/root and new/image.json of what skopeo brought. Raises UnifleetError."""
-        content = (blobs / "manifest.json").read_bytes()
+    def _manifest(self, content: bytes, digest: str) -> Manifest:
         if digest_of(content) != digest:
             raise UnifleetError(f"the registry sent manifest {digest_of(content)} for {digest}", "do not trust this registry")
-        manifest = parse_manifest(content)
+        return parse_manifest(content)
+
+    def _unpack(self, blobs: Path, digest: str, new: Path) -> Config:
+        """Make new/root of what skopeo brought. Raises UnifleetError."""
+        manifest = self._manifest((blobs / "manifest.json").read_bytes(), digest)
         config = parse_config(_blob(blobs, manifest.config))
         self._check(config, manifest)
         root = new / "root"
         root.mkdir(parents=True)
-        budget = Budget(self._size_limit, self._entry_limit)
+        budget = _budget(new, self._size_limit, self._entry_limit, self._pull_timeout)
         for layer, diff_id in zip(manifest.layers, config.diff_ids):
             path = _blob_path(blobs, layer)
             _verify(path, layer)
@@ -199,8 +222,7 @@ class ImageStore:
         if profile is not None:
             _make_readable(root, [*profile.kernels.values(), *profile.initrds.values(), *([profile.initrd] if profile.initrd else [])])
         new.chmod(0o755)
-        record = {"digest": digest, "config": _config_document(config)}
-        (new / "image.json").write_text(json.dumps(record, sort_keys=True))
+        return config
 
     def _check(self, config: Config, manifest: Manifest) -> None:
         if KRAFT_SYSTEMS.get(config.system) != self._hypervisor and config.system not in ("", "linux"):
@@ -212,78 +234,45 @@ class ImageStore:
             raise UnifleetError(f"the image has {len(manifest.layers)} layers but {len(config.diff_ids)} diff_ids", "push the image anew")
 
     def _load(self, wanted: ImageReference, digest: str) -> Optional[Image]:
-        place = self._place(digest)
+        record = self._cache.use(digest)
+        if record is None:
+            return None
+        root = self._cache.root(digest)
         try:
-            record = json.loads((place / "image.json").read_text())
             config = record["config"]
-            if record["digest"] != digest:
-                return None
-            profile, command = _profile(place / "root")
+            profile, command = _profile(root)
             return Image(
                 reference=str(wanted),
                 digest=digest,
-                root=place / "root",
+                root=root,
                 entrypoint=tuple(config["entrypoint"]),
                 command=tuple(config["command"]) or (() if config["entrypoint"] else command),
                 env=tuple((name, value) for name, value in config["env"]),
                 working_directory=config["working_directory"],
                 user=config["user"],
                 profile=profile,
+                size=int(record.get("size") or 0),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
         except UnifleetError as error:
             raise ImageError(UNUSABLE, f"image {wanted}: {error.message}", error.hint) from error
 
-    def _place(self, digest: str) -> Path:
-        return self._directory / "images" / digest.replace(":", "-")
 
-    def _reference_file(self, wanted: ImageReference) -> Path:
-        name = hashlib.sha256(f"{wanted} {self._architecture} {self._hypervisor}".encode()).hexdigest()
-        return self._directory / "references" / f"{name}.json"
+def _check_room(directory: Path, size: int) -> None:
+    disk = os.statvfs(directory)
+    if size > disk.f_bavail * disk.f_frsize:
+        raise UnifleetError(
+            f"the image has {size} bytes and the disk of {directory} has {disk.f_bavail * disk.f_frsize} left", "make room on this host"
+        )
 
-    def _remember(self, wanted: ImageReference, digest: str, work: Path) -> None:
-        new = work / "reference.json"
-        new.write_text(json.dumps({"reference": str(wanted), "digest": digest}))
-        new.replace(self._reference_file(wanted))
 
-    @contextlib.contextmanager
-    def _lock(self, digest: str) -> Iterator[None]:
-        with (self._directory / "locks" / digest.replace(":", "-")).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    @contextlib.contextmanager
-    def _work(self) -> Iterator[Path]:
-        """A private directory, locked while it is in use so that no sweep takes it."""
-        with self._sweeping(fcntl.LOCK_SH):
-            work = Path(tempfile.mkdtemp(dir=self._directory / "work"))
-            handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield work
-        finally:
-            _remove_tree(work)
-            os.close(handle)
-
-    def _sweep(self) -> None:
-        """Remove what a process that died left in work/."""
-        with self._sweeping(fcntl.LOCK_EX):
-            for left in (self._directory / "work").iterdir():
-                handle = os.open(left, os.O_RDONLY)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_tree(left)
-                except BlockingIOError:
-                    pass
-                finally:
-                    os.close(handle)
-
-    @contextlib.contextmanager
-    def _sweeping(self, how: int) -> Iterator[None]:
-        with (self._directory / "locks" / "work").open("ab") as file:
-            fcntl.flock(file, how)
-            yield
+def _budget(directory: Path, size_limit: int, entry_limit: int, seconds: float) -> Budget:
+    """The limits, or nine tenths of what the disk has left: an image may not fill it for everybody else."""
+    disk = os.statvfs(directory)
+    room = disk.f_bavail * disk.f_frsize * 9 // 10
+    inodes = disk.f_favail * 9 // 10 if disk.f_files else entry_limit
+    return Budget(min(size_limit, room), min(entry_limit, inodes), time.monotonic() + seconds)
 
 
 def _blob_path(blobs: Path, blob: Descriptor) -> Path:
@@ -341,24 +330,3 @@ def _make_readable(root: Path, paths: Sequence[str]) -> None:
             if parent == root:
                 break
             parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o555)
-
-
-def _remove_tree(path: Path) -> None:
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    if os.geteuid() != 0:
-        for directory, _names, _files in os.walk(path):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """All of the file system that path is on, to disk: a rename must not outlive the files it stands for."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        ctypes.CDLL(None, use_errno=True).syncfs(handle)
-    except AttributeError:
-        os.sync()
-    finally:
-        os.close(handle)

@@ -23,6 +23,21 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import D
 
 LOG = logging.getLogger("unifleet.pods")
 FAILURE_DELAY_CAP = 30.0
+IMAGE_REASONS = ("ErrImagePull", "ErrImageNeverPull", "InvalidImageName")
+
+
+def pull_events(reason: str, image: str, message: str) -> list[tuple[str, str, str]]:
+    """What kubelet tells of an image that is not to be had: (type, reason, message); pkg/kubelet/images/image_manager.go."""
+    said = {
+        "ErrImagePull": [("Warning", "Failed", f'Failed to pull image "{image}": {message}')],
+        "ErrImageNeverPull": [("Warning", "ErrImageNeverPull", message)],
+        "InvalidImageName": [("Warning", "InspectFailed", f'Failed to apply default image tag "{image}": {message}')],
+    }.get(reason, [])
+    if said:
+        said.append(("Warning", "Failed", f"Error: {reason}"))
+    if reason == "ErrImagePull":
+        said.append(("Normal", "BackOff", f'Back-off pulling image "{image}"'))
+    return said
 
 
 class PodReport:

@@ -301,14 +301,14 @@ def _view(now: Situation, container: Container, waiting: str, message: str = "",
     trouble = progress.trouble
     if run is None or run.phase is Phase.CREATED:
         if trouble:
-            waiting, message = _waiting_reason(trouble), trouble.message
+            waiting, message = _waiting_reason(trouble), _waiting_message(container, trouble)
         return View(name, run, waiting=waiting, message=message, last=run.last if run else None)
     if run.phase is Phase.RUNNING:
         return View(name, run, last=run.last)
     ended = run.ended or Ended(Exit(137, "ContainerStatusUnknown", clock), run.started_at, run.number)
     if clock and _restarts(pod, ended.exit.code, init):
         if trouble:
-            return View(name, run, waiting=_waiting_reason(trouble), message=trouble.message, last=ended)
+            return View(name, run, waiting=_waiting_reason(trouble), message=_waiting_message(container, trouble), last=ended)
         if restart_at(now.curve, run) > clock:
             seconds = int(_waited(now.curve, run))
             text = f"back-off {seconds}s restarting failed container={name} pod={pod.name}_{pod.namespace}({pod.uid})"
@@ -318,6 +318,12 @@ def _view(now: Situation, container: Container, waiting: str, message: str = "",
 
 def _waiting_reason(trouble: Trouble) -> str:
     return "ImagePullBackOff" if trouble.reason == "ErrImagePull" and trouble.tries > 1 else trouble.reason
+
+
+def _waiting_message(container: Container, trouble: Trouble) -> str:
+    if _waiting_reason(trouble) == "ImagePullBackOff":
+        return f'Back-off pulling image "{container.image}": {trouble.reason}: {trouble.message}'
+    return trouble.message
 
 
 def _wind_down(now: Situation, clock: float, ending: Optional[Ending]) -> Decision:

@@ -18,14 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, RegistryCredentials
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet import pod_dns, pod_status, pull_secrets
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.admission import Rejection
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.logs import termination_message
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, from_machine, from_status
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_report import FAILURE_DELAY_CAP, PodReport
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_report import FAILURE_DELAY_CAP, IMAGE_REASONS, PodReport, pull_events
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Container, Pod, parse_time
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_state import (
     FINAL_PHASES,
@@ -61,10 +61,11 @@ class Shared:
 
 @dataclass
 class Launch:
-    """A launch under way; it can be given up until it comes to the machine."""
+    """A launch under way; it can be given up until it comes to the machine. digest: of its image, once that is here."""
 
     task: asyncio.Task[None]
     interruptible: bool = True
+    digest: str = ""
 
 
 @dataclass
@@ -101,6 +102,10 @@ class PodWorker:
     def active(self) -> bool:
         """Whether the pod counts against the node's room."""
         return not (self.final_phase or self.rejected) or any(run.phase is not Phase.STOPPED for run in self.runs.values())
+
+    def image_digests(self) -> set[str]:
+        """Of the images that this pod's containers have, had last, or are about to have."""
+        return {run.digest for run in self.runs.values()} | {launch.digest for launch in self.launches.values()}
 
     def update(self, pod: Pod, raw: Mapping[str, Any]) -> None:
         """The API server has a new version of the pod."""
@@ -313,23 +318,15 @@ class PodWorker:
         delay = self.shared.runtime.settings.retry.after(old.delay if old else 0.0)
         tries = old.tries + 1 if old and old.reason == reason else 1
         self._set(container.name, trouble=Trouble(reason, message, self.shared.clock() + delay, delay, tries))
-        if reason == "ErrImagePull":
-            self.report.event("Warning", "Failed", f'Failed to pull image "{container.image}": {message}', container.name)
-            self.report.event("Normal", "BackOff", f'Back-off pulling image "{container.image}"', container.name)
-        if reason != "ContainerCreating":
-            self.report.event("Warning", "Failed", f"Error: {reason}" if reason == "ErrImagePull" else f"Error: {message}", container.name)
+        for type_, told, text in pull_events(reason, container.image, message):
+            self.report.event(type_, told, text, container.name)
+        if reason not in {"ContainerCreating", *IMAGE_REASONS}:
+            self.report.event("Warning", "Failed", f"Error: {message}", container.name)
 
     async def _launch(self, container: Container, action: Action) -> None:
         pod, runtime, name = self.pod, self.shared.runtime, container.name
         key = pod.key_of(name)
-        credentials = await self._credentials(container)
-        self.report.event("Normal", "Pulling", f'Pulling image "{container.image}"', name)
-        begun = self.shared.clock()
-        bootable = await runtime.pull(container.image, container.pull_policy, credentials)
-        took = self.shared.clock() - begun
-        self.report.event(
-            "Normal", "Pulled", f'Image "{container.image}" is on the node ({took:.1f} s), running {bootable.why or bootable.family}', name
-        )
+        bootable = await self._image(container)
         mounts = await self._mounts(container)
         interface = await self.shared.network.interface(key) if runtime.vm and bootable.network else None
         run = Run(
@@ -350,6 +347,23 @@ class PodWorker:
         await runtime.call(runtime.machines.prepare, spec)
         self.report.event("Normal", "Created", f"Created container {name}", name)
         await self._start(container, key)
+
+    async def _image(self, container: Container) -> Bootable:
+        """The container's image, pulled where its policy asks for that; told as kubelet tells it (pkg/kubelet/images/image_manager.go)."""
+        runtime, image, name = self.shared.runtime, container.image, container.name
+        bootable = await runtime.find(image) if container.pull_policy != "Always" else None
+        text = f'Container image "{image}" already present on machine'
+        if bootable is None and container.pull_policy == "Never":
+            raise StepError("ErrImageNeverPull", f'Container image "{image}" is not present with pull policy of Never')
+        if bootable is None:
+            self.report.event("Normal", "Pulling", f'Pulling image "{image}"', name)
+            begun = self.shared.clock()
+            bootable = await runtime.pull(image, container.pull_policy, await self._credentials())
+            took = f"{max(0.0, self.shared.clock() - begun):.3f}s"
+            text = f'Successfully pulled image "{image}" in {took}. Image size: {bootable.image.size} bytes.'
+        self.launches[name].digest = bootable.image.digest
+        self.report.event("Normal", "Pulled", f"{text} (running {bootable.why or bootable.family})", name)
+        return bootable
 
     async def _start(self, container: Container, key: str) -> None:
         runtime = self.shared.runtime
@@ -380,16 +394,17 @@ class PodWorker:
         runs = [self.runs[container.name] for container in (*self.pod.containers, *self.pod.init_containers) if container.name in self.runs]
         return next((run.address.partition("/")[0] for run in runs if run.address), "")
 
-    async def _credentials(self, container: Container) -> tuple[RegistryCredentials, ...]:
-        known: dict[str, RegistryCredentials] = {}
+    async def _credentials(self) -> tuple[RegistryCredentials, ...]:
+        """The logins of all imagePullSecrets, in order; the image store takes those that fit and tries them in turn, as kubelet does."""
+        known: list[RegistryCredentials] = []
         for name in self.pod.pull_secrets:
             try:
-                known.update(pull_secrets.logins(await self.shared.api.get(f"/api/v1/namespaces/{self.pod.namespace}/secrets/{name}")))
+                known += pull_secrets.logins(await self.shared.api.get(f"/api/v1/namespaces/{self.pod.namespace}/secrets/{name}"))
             except UnifleetError as error:
                 self.report.once(
                     "Warning", "FailedToRetrieveImagePullSecret", f"imagePullSecret {name}: {error}; the pull goes on without it"
                 )
-        return pull_secrets.fitting(container.image, known)
+        return tuple(known)
 
     async def _renew_tokens(self, now: float) -> None:
         if self.shared.runtime.vm or self.gone or not self.pod.token_volumes:

@@ -4,15 +4,16 @@
 """From a container of a pod and an image on disk to the machine that runs it, and the paths of its logs.
 
 The first half is pure translation. ContainerRuntime is the thin shell around the provider's and the image store's blocking calls:
-each runs on a thread pool of its own, so that a slow registry cannot keep a machine from being stopped.
+each kind runs on threads of its own, so that a slow registry cannot keep a machine from being stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,9 @@ class Images(Protocol):
 
     def pull(self, reference: str, policy: str, credentials: Sequence[RegistryCredentials] = ()) -> Image:
         """The image on disk; an error has a kubelet .reason."""
+
+    def find(self, reference: str) -> Optional[Image]:
+        """The image, if it is on disk already."""
 
     def resolve(self, image: Image, hypervisor: str, architecture: str) -> Bootable:
         """What of it this host runs."""
@@ -218,6 +222,15 @@ def memory_for(container: Container, bootable: Bootable, usual: Optional[GuestHa
     return size
 
 
+@contextlib.contextmanager
+def _image_step() -> Iterator[None]:
+    """What goes wrong with an image is a step with the reason that the image store gives."""
+    try:
+        yield
+    except (UnifleetError, OSError) as error:
+        raise StepError(getattr(error, "reason", "") or "ErrImagePull", str(error)) from error
+
+
 class ContainerRuntime:
     """The provider, the images and the logs of one node. Blocking calls go through call() and pull()."""
 
@@ -238,22 +251,50 @@ class ContainerRuntime:
         self.vm = machines.kind in VM_KINDS
         self._pool = ThreadPoolExecutor(settings.workers, "machines")
         self._pulls = ThreadPoolExecutor(settings.pulls, "pulls")
+        self._looks = ThreadPoolExecutor(1, "images")
+        self._flights: dict[tuple[Any, ...], asyncio.Future[Image]] = {}
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a provider's call on the pool for machines."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
+    async def find(self, reference: str) -> Optional[Bootable]:
+        """The image that is on disk, chosen for this host; None when it is not. Never waits for a pull. Raises StepError."""
+        with _image_step():
+            image = await self.image_call(self.images.find, reference)
+            return None if image is None else self._chosen(image)
+
     async def pull(self, reference: str, policy: str, credentials: Sequence[RegistryCredentials]) -> Bootable:
         """The image, on disk and chosen for this host. Raises StepError."""
+        with _image_step():
+            return self._chosen(await self.fetch(reference, policy, credentials, self._pulls))
 
-        def work() -> Bootable:
-            image = self.images.pull(reference, policy, credentials)
-            return self.images.resolve(image, self.machines.kind, self.settings.architecture)
+    async def fetch(
+        self, reference: str, policy: str, credentials: Sequence[RegistryCredentials], pool: Optional[ThreadPoolExecutor] = None
+    ) -> Image:
+        """The image, on disk. Callers that want the same with the same logins share one pull, which goes on when one of them gives up.
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pulls, work)
-        except (UnifleetError, OSError) as error:
-            raise StepError(getattr(error, "reason", "") or "ErrImagePull", str(error)) from error
+        A shared pull takes one thread, so that many pods of a slow image leave the others free. Raises UnifleetError.
+        """
+        key = (reference, policy, tuple(credentials))
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.get_running_loop().run_in_executor(pool or self._pulls, self.images.pull, reference, policy, credentials)
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(flight)
+
+    def _landed(self, key: tuple[Any, ...], flight: asyncio.Future[Image]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # seen here, should nobody wait for it any more
+
+    async def image_call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a call that only looks at the images on disk, beside all pulls."""
+        return await asyncio.get_running_loop().run_in_executor(self._looks, function, *arguments)
+
+    def _chosen(self, image: Image) -> Bootable:
+        return self.images.resolve(image, self.machines.kind, self.settings.architecture)
 
     def machine_spec(
         self,
@@ -307,3 +348,4 @@ class ContainerRuntime:
         """Let go of the threads; what they do now is finished, what waits is not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pulls.shutdown(wait=False, cancel_futures=True)
+        self._looks.shutdown(wait=False, cancel_futures=True)

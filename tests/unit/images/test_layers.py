@@ -5,21 +5,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import os
+import resource
 import stat
+import sys
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.unifleet.hybrid.plugins.host.images.cache import disk_usage
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, resolve_in_root, unpack_layer
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
@@ -203,9 +209,38 @@ def test_a_header_of_absurd_size_is_refused_without_being_read(tmp_path: Path) -
         unpack(tmp_path, info.tobuf(tarfile.GNU_FORMAT))
 
 
-def test_zstd_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnifleetError, match="zstd"):
-        unpack(tmp_path, b"\x28\xb5\x2f\xfd" + b"\0" * 100)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_zstd_gives_the_digest_of_the_tar_whatever_its_frames(tmp_path: Path, frames: int) -> None:
+    layer = tar(file("f", os.urandom(300_000)))
+    step = len(layer) // frames + 1
+    pieces = [zstandard.compress(layer[at : at + step]) for at in range(0, len(layer), step)]
+    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+    assert (
+        unpack_layer(io.BytesIO(skippable + b"".join(pieces)), tmp_path, Budget(1 << 20, 9))
+        == "sha256:" + hashlib.sha256(layer).hexdigest()
+    )
+
+
+def test_a_host_without_zstd_says_which_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UnifleetError, match="zstd") as caught:
+        unpack(tmp_path, zstandard.compress(tar(file("f"))))
+    assert "python3-zstandard" in str(caught.value)
+
+
+def test_a_zstd_bomb_costs_neither_memory_nor_disk_nor_time(tmp_path: Path) -> None:
+    compressor = zstandard.ZstdCompressor(level=3).compressobj()
+    bomb = b"".join(compressor.compress(b"\0" * (1 << 20)) for _number in range(256)) + compressor.flush()
+    assert len(bomb) < 1 << 20
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(UnifleetError, match="more bytes"):
+        unpack(tmp_path, bomb, size=64 << 20)
+    assert time.monotonic() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    window = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=True)
+    greedy = zstandard.ZstdCompressor(compression_params=window).compressobj()
+    with pytest.raises(UnifleetError, match="not a readable archive"):
+        unpack(tmp_path, greedy.compress(b"x") + greedy.flush())
 
 
 @pytest.mark.parametrize("cut", [3, 20, 200, 512, 700, 1000])
@@ -214,6 +249,59 @@ def test_a_cut_layer_is_refused(tmp_path: Path, cut: int) -> None:
     for body in (layer[:cut], gzip.compress(layer)[:cut]):
         with pytest.raises(UnifleetError):
             unpack(tmp_path, body)
+
+
+def test_a_tree_too_deep_to_be_removed_again_is_refused_even_through_links(tmp_path: Path) -> None:
+    with pytest.raises(UnifleetError, match="directories deep"):
+        unpack(tmp_path, tar(file("d/" * 1500 + "f")))
+    with pytest.raises(UnifleetError, match="directories deep"):
+        unpack(tmp_path, tar(directory("d/" * 90), symlink("deep", "d/" * 90), directory("deep/" + "e/" * 60)))
+
+
+def test_names_that_differ_in_case_only_are_two_files(tmp_path: Path) -> None:
+    unpack(tmp_path, tar(file("Kernel", b"1"), file("kernel", b"2")))
+    assert [(tmp_path / name).read_bytes() for name in ("Kernel", "kernel")] == [b"1", b"2"]
+
+
+def test_time_is_a_limit_too(tmp_path: Path) -> None:
+    empty = gzip.compress(b"") * 1000
+    for layer in (tar(file("f")), empty + gzip.compress(tar(file("f")))):
+        with pytest.raises(UnifleetError, match="too long"):
+            unpack_layer(io.BytesIO(layer), tmp_path, Budget(1 << 20, 9, deadline=time.monotonic() - 1))
+
+
+def test_headers_that_pile_up_in_memory_are_refused(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    keys = "".join(record(f"key.{n}", "v") for n in range(400))
+    header = tarfile.TarInfo("g")
+    header.type, header.size = tarfile.XGLTYPE, len(keys)
+    body = keys.encode()
+    with pytest.raises(UnifleetError, match="global headers"):
+        unpack(tmp_path, header.tobuf(tarfile.USTAR_FORMAT) + body + b"\0" * (-len(body) % 512) + out.getvalue())
+
+
+def record(key: str, value: str) -> str:
+    """One record of a pax header: its own length first."""
+    rest = f" {key}={value}\n"
+    length = len(rest) + 1
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return f"{length}{rest}"
+
+
+@pytest.mark.parametrize(
+    "body", [b"1" * 900_000, b"1 " * 400_000, b"11 " + b"=" * 900_000, b"999999999999 a=b\n" * 40_000, b"0 a=b\n" * 100_000]
+)
+def test_an_absurd_pax_header_ends_soon(tmp_path: Path, body: bytes) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(body)
+    layer = header.tobuf(tarfile.USTAR_FORMAT) + body + b"\0" * (-len(body) % 512) + tar(file("f"))
+    began = time.monotonic()
+    with contextlib.suppress(UnifleetError):
+        unpack(tmp_path, layer, size=8 << 20)
+    assert time.monotonic() - began < 10
 
 
 NAME = st.lists(st.sampled_from(["a", "b", "..", ".", "", ".wh.a", ".wh..wh..opq", "secret"]), min_size=1, max_size=5).map("/".join)
@@ -234,6 +322,67 @@ def test_no_archive_of_any_shape_touches_anything_outside(layers: list[list[Entr
             unpack(root, *(tar(*entries) for entries in layers))
         except UnifleetError as error:
             assert error.message  # noqa: PT017
+
+
+NUMBER = st.one_of(
+    st.sampled_from([b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777\0", b"-1\0", b"\0" * 12, b"00000000001\0", b"zzzzzzzzzzzz"]),
+    st.binary(min_size=12, max_size=12),
+)
+"""A size or time: too big, negative, in base 256, no number at all."""
+KINDS = st.sampled_from([bytes([kind]) for kind in b"0\x001234567ASLKDMNVXgxz\xff"])
+RECORDS = st.lists(
+    st.builds(
+        record,
+        st.sampled_from(
+            ["path", "linkpath", "size", "mtime", "uid", "GNU.sparse.major", "GNU.sparse.minor", "GNU.sparse.map", "GNU.sparse.name"]
+        ),
+        st.sampled_from(["../../secret", "/etc/passwd", "a", "-5", "9" * 30, "nan", "1e400", "0", "1", "0,1,2,3", "", "\0", "b" * 5000]),
+    ),
+    max_size=3,
+).map("".join)
+
+
+@st.composite
+def raw_entry(draw: st.DrawFn) -> bytes:
+    """One header as nobody would write it, its checksum right, with whatever follows it."""
+    body = draw(st.one_of(st.binary(max_size=1200), RECORDS.map(lambda text: text.encode())))
+    size = draw(st.one_of(st.just(f"{len(body):011o}\0".encode()), NUMBER))
+    fields = bytearray(512)
+    name = draw(st.one_of(NAME.map(str.encode), st.binary(max_size=99)))[:100]
+    link = draw(st.one_of(NAME.map(str.encode), st.binary(max_size=99)))[:100]
+    fields[0 : len(name)] = name
+    fields[100:108] = draw(st.sampled_from([b"0006755\0", b"0000000\0", b"7777777\0", b"\xff" * 8, b"none\0\0\0\0"]))
+    fields[108:116] = draw(st.sampled_from([b"0000000\0", b"\x80" + b"\xff" * 7, b"\xff" * 8]))
+    fields[116:124] = b"0000000\0"
+    fields[124:136] = size
+    fields[136:148] = draw(NUMBER)
+    fields[156:157] = draw(KINDS)
+    fields[157 : 157 + len(link)] = link
+    fields[257:265] = draw(st.sampled_from([b"ustar\x0000", b"ustar  \0", b"\0" * 8]))
+    fields[345:500] = draw(st.one_of(st.just(b"\0" * 155), st.binary(min_size=155, max_size=155)))
+    fields[148:156] = b" " * 8
+    fields[148:156] = f"{sum(fields):06o}\0 ".encode()
+    return bytes(fields) + body + b"\0" * (-len(body) % 512)
+
+
+PACKED = st.sampled_from([lambda body: body, gzip.compress, zstandard.compress])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(raw_entry(), min_size=1, max_size=6), PACKED)
+def test_no_header_of_any_shape_touches_anything_outside_or_takes_more_than_its_share(
+    entries: list[bytes], pack: Callable[[bytes], bytes]
+) -> None:
+    began = time.monotonic()
+    with guarded_root() as root:
+        with contextlib.suppress(UnifleetError):
+            unpack(root, pack(tar(file("a", b"1"), directory("b"), symlink("up", "../..")) + b""), pack(b"".join(entries) + b"\0" * 1024))
+        for path in root.rglob("*"):
+            status = path.lstat()
+            assert stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
+            assert not (status.st_mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(status.st_mode))
+        assert disk_usage(root) < 1 << 20
+    assert time.monotonic() - began < 10
 
 
 @settings(max_examples=80, deadline=None)

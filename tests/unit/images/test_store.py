@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,16 +44,19 @@ class DirectoryRegistry(Registry):
     def __init__(self) -> None:
         super().__init__()
         self.layouts: dict[str, Layout] = {}
-        self.fetched = 0
+        self.asked = self.fetched = 0
         self.spoil: Callable[[Path], None] = lambda blobs: None
 
     def manifest(self, reference: ImageReference, credentials: Sequence[RegistryCredentials], work: Path) -> bytes:
+        self.asked += 1
+        if not reference.tag:
+            return next(layout.blobs[reference.digest] for layout in self.layouts.values() if reference.digest in layout.blobs)
         layout = self.layouts.get(str(reference))
         if layout is None:
             raise ImageError("ErrImagePull", f"{reference}: manifest unknown")
         return layout.blobs[layout.digest]
 
-    def fetch(self, reference: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path) -> Path:
+    def fetch(self, reference: ImageReference, digest: str, credentials: Sequence[RegistryCredentials], work: Path, size: int) -> Path:
         self.fetched += 1
         layout = next(layout for layout in self.layouts.values() if digest in layout.blobs)
         blobs = work / "blobs"
@@ -74,7 +78,7 @@ def registry() -> DirectoryRegistry:
     return made
 
 
-def store(directory: Path, registry: Registry, architecture: str = "amd64", **options: int) -> ImageStore:
+def store(directory: Path, registry: Registry, architecture: str = "amd64", **options: Any) -> ImageStore:
     return ImageStore(directory / "store", "lab:5000", (), architecture, registry=registry, **options)
 
 
@@ -190,7 +194,7 @@ def test_a_kill_in_the_midst_leaves_nothing_after_the_next_start(tmp_path: Path,
 
 def test_opening_a_store_spares_the_pull_of_another_process(tmp_path: Path, registry: DirectoryRegistry) -> None:
     images = store(tmp_path, registry)
-    registry.spoil = lambda blobs: store(tmp_path, registry)._sweep()
+    registry.spoil = lambda blobs: store(tmp_path, registry)._cache.sweep()
     assert images.pull("humidity").root.is_dir()
 
 
