@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test molecule compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -26,7 +26,7 @@ lab-down: prepare ## Take the lab away and leave nothing behind
 demo: prepare ## From nothing to a labelled cluster with a unikernel on the hosts that match
 	@tools/demo
 
-test: prepare guest ## All checks below but lab-test and compat, with the time of each
+test: prepare guest ## All checks below but lab-test, molecule and compat, with the time of each
 	@tools/run-steps lint+sanity unit contract+loopback system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
@@ -55,6 +55,9 @@ system: prepare guest ## The lab cluster with everything real
 
 lab-test: prepare ## The lab's own crashes and power cuts; compares the whole machine, so nothing else may run beside it
 	@$(VENV)/bin/python -m pytest tests/system/test_lab.py -v
+
+molecule: prepare guest ## The molecule scenarios on the lab's hosts: site, labels (the lab must not be up: they make it and take it down)
+	@$(VENV)/bin/molecule test --all
 
 compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
 	@tools/compat
