@@ -17,10 +17,21 @@ from __future__ import annotations
 import _socket
 import os
 import sys
+from dataclasses import replace
 
-from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Network
+from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.families import family
-from ansible_collections.unifleet.hybrid.plugins.host.runu import cgroups, hooks, machine, network, node, syscalls, unikernel, volumes
+from ansible_collections.unifleet.hybrid.plugins.host.runu import (
+    cgroups,
+    document,
+    hooks,
+    machine,
+    network,
+    node,
+    syscalls,
+    unikernel,
+    volumes,
+)
 from ansible_collections.unifleet.hybrid.plugins.host.runu.state import Record, birth, now
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import oci_architecture
@@ -58,9 +69,11 @@ class Plan:
         "hooks",
         "memory",
         "name",
+        "platform",
         "ports",
         "unikernel",
         "unit",
+        "usual",
     )
 
     def __init__(self, command: Command, bundle: Bundle, config: Config, log: Log) -> None:
@@ -70,6 +83,14 @@ class Plan:
         self.hardware = node.hardware(config)
         self.unikernel: Unikernel = unikernel.find(bundle, config, oci_architecture(self.hardware.architecture)[0])
         self.family = family(self.unikernel.family)
+        self.platform = Platform(
+            hypervisor="kvm",
+            architecture=oci_architecture(self.hardware.architecture)[0],
+            version=self.unikernel.version,
+            parameters=self.unikernel.parameters,
+        )
+        self.usual = self.family.hardware(self.platform)
+        self.unikernel.memory_floor = self.unikernel.memory_floor or self.usual.memory_least
         self.hooks = {
             kind: bundle.hooks(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
         }
@@ -82,7 +103,9 @@ class Plan:
         else:
             self.cgroups = cgroups.Tree.found().directories(bundle.cgroups_path, self.name)
         above = min((limit for limit in map(cgroups.least_limit, self.cgroups) if limit is not None), default=None)
-        self.memory = unikernel.memory_of(self.unikernel, bundle.memory_limit(), above, config.memory_overhead, config.memory_default)
+        self.memory = unikernel.memory_of(
+            self.unikernel, bundle.memory_limit(), above, config.memory_overhead, self.usual.memory_bytes or config.memory_default
+        )
         self.cpus = min(self.unikernel.vcpus or bundle.cpus(), os.cpu_count() or 1, CPUS_MOST)
         said = unikernel.heeded(bundle.annotations, config.annotations)
         self.ports = network.container_ports(said.get(network.CONTAINER_PORTS, ""))
@@ -190,8 +213,6 @@ def _build(plan: Plan, record: Record, console_socket: str, pid_file: str, log: 
 
 def _reports(descriptor: int, log: Log) -> dict[str, Any]:
     """What the monitor says until the machine is built: lines "key value". Raises UnifleetError with its reason when it is not."""
-    from ansible_collections.unifleet.hybrid.plugins.host.runu import document
-
     found: dict[str, Any] = {}
     text = b""
     while True:
@@ -262,18 +283,16 @@ def _become(plan: Plan, record: Record, ends: _Ends) -> None:
     if booted.network and namespace is not None:
         link = network.attach(plan.name, plan.ports)
     if link is not None:
-        from ansible_collections.unifleet.hybrid.plugins.host.runu import document
-
         ends.tell("link", document.dumps(link.name))
         ends.tell("tap", document.dumps(link.tap_name))
+    initrd = plan.carried.initrd(booted.initrd)
     line = booted.command_line
     if line is None:
         told = None if link is None else Network(link.address, link.gateway, bundle.nameservers())
-        line = command_line_of(plan, told)
+        line = command_line_of(plan, told, initrd is not None)
     console, console_end = _socket.socketpair()
     qmp, qmp_end = _socket.socketpair()
     said, said_end = os.pipe()
-    initrd = plan.carried.initrd(booted.initrd)
     made = machine.Machine(
         title=plan.name,
         kernel=unikernel.readable_by_all(booted.kernel, "kernel"),
@@ -288,9 +307,14 @@ def _become(plan: Plan, record: Record, ends: _Ends) -> None:
         extra=booted.extra,
     )
     user = machine.user_of(plan.name, plan.config.first_uid, plan.config.uids)
-    hardware = plan.hardware
-    if booted.program:
-        hardware = machine.Hardware(booted.program, hardware.accelerator, hardware.cpu, hardware.machine, hardware.architecture)
+    hardware = replace(
+        plan.hardware,
+        program=booted.program or plan.hardware.program,
+        machine=booted.machine or plan.usual.machine or plan.hardware.machine,
+        nic=booted.nic or plan.usual.nic,
+        virtio_console=booted.console == "virtio",
+        debug_exit=plan.usual.debug_exit,
+    )
     pid = machine.launch(made, hardware, user, said_end)
     ends.tell("vmm", str(pid))
     can_shut_down = plan.family.can_shut_down if booted.can_shut_down is None else booted.can_shut_down
@@ -299,14 +323,16 @@ def _become(plan: Plan, record: Record, ends: _Ends) -> None:
         os.set_inheritable(number, True)
     report, directory, *rest = map(str, passed)
     code = f"import sys;sys.path.insert(0,{LIBRARY!r});from {_MONITOR} import main;main()"
-    argv = [sys.executable, "-ISE", "-c", code, plan.name, report, directory, str(pid), *rest, booted.family, "1" if can_shut_down else "0"]
+    argv = [sys.executable, "-ISE", "-c", code, plan.name, report, directory, str(pid), *rest]
+    argv += [booted.family, "1" if can_shut_down else "0", document.dumps(booted.exit_rule)]
     os.chdir("/")
     os.execve(sys.executable, argv, {"LC_ALL": "C"})
 
 
-def command_line_of(plan: Plan, told: Optional[Network]) -> str:
+def command_line_of(plan: Plan, told: Optional[Network], has_initrd: bool) -> str:
     """The kernel command line in the family's dialect. Raises UnifleetError for what it cannot carry."""
-    return plan.family.command_line(plan.bundle.args[1:], unikernel.environment(plan.bundle), told)
+    words = plan.bundle.args[1:] or plan.unikernel.command
+    return plan.family.command_line(words, unikernel.environment(plan.bundle), told, replace(plan.platform, initrd=has_initrd))
 
 
 def _oom_score(score: int, ends: _Ends) -> None:

@@ -27,13 +27,17 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Hardware:
-    """What machines of this node are made of. program: QEMU's absolute path. accelerator: kvm or tcg. cpu: QEMU's model name."""
+    """What a machine is made of. program: QEMU's absolute path. accelerator: kvm or tcg. cpu: QEMU's model name. nic: virtio or QEMU's name
+    of another card. debug_exit: the port of an isa-debug-exit device, 0 for none."""
 
     program: str
     accelerator: str
     cpu: str
     machine: str = "pc"
     architecture: str = "x86_64"
+    nic: str = "virtio"
+    virtio_console: bool = False
+    debug_exit: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,24 @@ def arguments(machine: Machine, hardware: Hardware) -> list[str]:
     words += ["-machine", _machine_type(hardware), "-cpu", hardware.cpu, "-smp", str(machine.cpus)]
     words += ["-m", f"size={max(1, machine.memory_bytes // _MIB)}M"]
     if hardware.machine in ("pc", "q35"):
-        words += ["-bios", QBOOT, "-device", "isa-debug-exit,iobase=0x501,iosize=2"]
-    words += ["-chardev", f"socket,id=console,fd={machine.console}", "-serial", "chardev:console"]
+        words += ["-bios", QBOOT]
+    if hardware.debug_exit and hardware.architecture == "x86_64":
+        words += ["-device", f"isa-debug-exit,iobase={hardware.debug_exit:#x},iosize=2"]
+    virtio = "device" if hardware.machine in ("microvm", "virt") else "pci"
+    words += ["-chardev", f"socket,id=console,fd={machine.console}"]
+    if hardware.virtio_console:
+        words += ["-device", f"virtio-serial-{virtio}", "-device", "virtconsole,chardev=console"]
+    else:
+        words += ["-serial", "chardev:console"]
     words += ["-chardev", f"socket,id=control,fd={machine.control}", "-mon", "chardev=control,mode=control"]
     words += ["-kernel", f"/proc/self/fd/{machine.kernel}", "-append", machine.command_line]
     if machine.initrd is not None:
         words += ["-initrd", f"/proc/self/fd/{machine.initrd}"]
-    virtio = "device" if hardware.machine in ("microvm", "virt") else "pci"
     if machine.card:
         words += ["-netdev", f"tap,id=net0,fd={machine.card.tap},vhost=off"]
-        rom = ",romfile=" if virtio == "pci" else ""
-        words += ["-device", f"virtio-net-{virtio},netdev=net0,mac={machine.card.mac}{rom},host_mtu={machine.card.mtu}"]
+        model, options = (f"virtio-net-{virtio}", f",host_mtu={machine.card.mtu}") if hardware.nic == "virtio" else (hardware.nic, "")
+        rom = ",romfile=" if hardware.nic != "virtio" or virtio == "pci" else ""
+        words += ["-device", f"{model},netdev=net0,mac={machine.card.mac}{options}{rom}"]
     if machine.disk:
         number, form = machine.disk
         words += [

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-TAIL = 4096
+TAIL = 16384
 CHUNK = 4096
 """As much as a pipe that can be written to takes without blocking (PIPE_BUF)."""
 DRAIN_SECONDS = 5.0
@@ -41,11 +41,11 @@ class MachineGoneError(Exception):
 class Monitor:
     """One running monitor.
 
-    descriptors: the state directory, QEMU's console, its QMP, its stderr, the control socket. can_shut_down: the guest ends when the
-    power button is pressed.
+    descriptors: the state directory, QEMU's console, its QMP, its stderr, the control socket. guest: its family,
+    whether it ends when the power button is pressed, and the image's exit rule as JSON.
     """
 
-    def __init__(self, qemu: int, descriptors: tuple[int, int, int, int, int], family: str, can_shut_down: bool) -> None:
+    def __init__(self, qemu: int, descriptors: tuple[int, int, int, int, int], guest: tuple[str, bool, str]) -> None:
         directory, console, qmp, errors, control = descriptors
         self.directory = directory
         self.qemu = qemu
@@ -54,8 +54,7 @@ class Monitor:
         self.errors = errors
         self.qmp = _socket.socket(fileno=qmp)
         self.control = _socket.socket(fileno=control)
-        self.family = family
-        self.can_shut_down = can_shut_down
+        self.family, self.can_shut_down, self.exit_rule = guest
         self.started = False
         self.asked: Optional[int] = None
         self.tail = b""
@@ -309,6 +308,11 @@ class Monitor:
             from ansible_collections.unifleet.hybrid.plugins.host.guests.families import family
 
             own = family(self.family).exit_code(self.tail)
+            if self.exit_rule != "null":
+                from ansible_collections.unifleet.hybrid.plugins.host.runu import document
+                from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import exit_rule_from
+
+                own = exit_rule_from(document.loads(self.exit_rule.encode(), "the exit rule")).code(self.tail, own)
         except Exception:  # the libraries of a version that was removed meanwhile: QEMU's code is better than none
             own = None
         if own is not None:
@@ -319,14 +323,14 @@ class Monitor:
 
 
 def main() -> None:
-    """argv: id, report, directory, qemu, console, qmp, errors, control, family, can_shut_down."""
-    name, *numbers, family, can_shut_down = sys.argv[1:]
+    """argv: id, report, directory, qemu, console, qmp, errors, control, family, can_shut_down, exit_rule."""
+    _name, *numbers, family, can_shut_down, exit_rule = sys.argv[1:]
     report, directory, qemu, console, qmp, errors, control = map(int, numbers)
     with open("/proc/self/comm", "w", encoding="ascii") as comm:
         comm.write("runu-monitor")
     for number in (report, directory, console, qmp, errors, control):
         os.set_inheritable(number, False)
-    monitor = Monitor(qemu, (directory, console, qmp, errors, control), family, can_shut_down == "1")
+    monitor = Monitor(qemu, (directory, console, qmp, errors, control), (family, can_shut_down == "1", exit_rule))
     try:
         monitor.greet()
         os.write(report, b"ready\n")
@@ -339,5 +343,4 @@ def main() -> None:
         if isinstance(error, MachineGoneError):
             os.write(report, f"error QEMU does not build the machine: {said}\n".encode())
         os._exit(1)
-    del name
     os._exit(monitor.run())

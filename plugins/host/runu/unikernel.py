@@ -29,10 +29,6 @@ MEMORY = "io.unifleet.memory"
 FAMILY = "io.unifleet.family"
 STOP = "io.unifleet.stop"
 _FORMATS = frozenset({"raw", "qcow2", "vdi", "vmdk", "vhd"})
-_DEFAULT_PATHS = (
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/games:/usr/games",
-)
 
 
 class Unikernel:
@@ -40,17 +36,24 @@ class Unikernel:
 
     __slots__ = (
         "can_shut_down",
+        "command",
         "command_line",
+        "console",
         "disk",
+        "exit_rule",
         "extra",
         "family",
         "initrd",
         "kernel",
+        "machine",
         "memory",
         "memory_floor",
         "network",
+        "nic",
+        "parameters",
         "program",
         "vcpus",
+        "version",
     )
 
     def __init__(self, family: str, kernel: int, initrd: Optional[int] = None) -> None:
@@ -66,6 +69,13 @@ class Unikernel:
         self.disk: Optional[tuple[int, str]] = None
         self.extra: tuple[str, ...] = ()
         self.program = ""
+        self.machine = ""
+        self.nic = ""
+        self.console = ""
+        self.version = ""
+        self.parameters: tuple[str, ...] = ()
+        self.command: tuple[str, ...] = ()
+        self.exit_rule: Optional[dict[str, Any]] = None
 
 
 def is_unikernel(bundle: Bundle, architecture: str) -> bool:
@@ -77,7 +87,7 @@ def is_unikernel(bundle: Bundle, architecture: str) -> bool:
     rootfs = bundle.rootfs
     if not any(os.path.lexists(f"{rootfs}/{mark}") for mark in MARKS):
         return False
-    profile = _profile(rootfs)
+    profile = _profile(rootfs)[0]
     return profile is None or f"kvm/{architecture}" in profile.kernels or f"process/{architecture}" not in profile.kernels
 
 
@@ -106,16 +116,12 @@ def heeded(annotations: dict[str, str], allowed: list[str]) -> dict[str, str]:
 
 
 def environment(bundle: Bundle) -> tuple[tuple[str, str], ...]:
-    """The pod's environment without what the container engine puts there for Linux programs alone: its default PATH, and TERM of a tty."""
-    return tuple(
-        (name, value)
-        for name, value in bundle.env
-        if not (name == "PATH" and value in _DEFAULT_PATHS) and not (name == "TERM" and bundle.terminal and value == "xterm")
-    )
+    """The pod's environment without what engines put there for Linux programs alone: PATH, and the TERM of a terminal."""
+    return tuple((name, value) for name, value in bundle.env if name != "PATH" and not (name == "TERM" and bundle.terminal))
 
 
-def _profile(rootfs: str) -> Any:
-    """The image's profile, or None when its layout is one without."""
+def _profile(rootfs: str) -> tuple[Any, tuple[str, ...]]:
+    """The image's profile, None when it has none, and the words that it runs with when nobody says any."""
     from pathlib import Path
 
     from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
@@ -123,10 +129,13 @@ def _profile(rootfs: str) -> Any:
 
     path = resolve_in_root(Path(rootfs), PROFILE_PATH)
     if not os.path.lexists(path):
-        return None
+        from ansible_collections.unifleet.hybrid.plugins.host.images.foreign_layouts import read_foreign
+
+        foreign = read_foreign(Path(rootfs))
+        return (None, ()) if foreign is None else (foreign.profile, foreign.command)
     descriptor = open_file(str(path), f"the image's /{PROFILE_PATH}")
     try:
-        return parse_profile(os.read(descriptor, PROFILE_MOST + 1))
+        return parse_profile(os.read(descriptor, PROFILE_MOST + 1)), ()
     finally:
         os.close(descriptor)
 
@@ -138,7 +147,7 @@ def _from_image(bundle: Bundle, architecture: str) -> Unikernel:
     from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Image
 
     reference = bundle.annotations.get("io.kubernetes.cri.image-name") or f"in {bundle.rootfs}"
-    profile = _profile(bundle.rootfs)
+    profile, command = _profile(bundle.rootfs)
     if profile is None:
         raise UnifleetError(f"image {reference} has a kernel in a layout that is not known", "add a /unikernel.json")
     image = Image(reference=reference, digest="", root=Path(bundle.rootfs), profile=profile)
@@ -148,6 +157,9 @@ def _from_image(bundle: Bundle, architecture: str) -> Unikernel:
     found.memory_floor = chosen.memory_bytes
     found.can_shut_down = chosen.can_shut_down
     found.network = chosen.network
+    found.machine, found.nic, found.console = chosen.hardware.machine, chosen.hardware.nic, chosen.hardware.console
+    found.version, found.parameters, found.command = chosen.family_version, chosen.parameters, command
+    found.exit_rule = chosen.exit_rule.document() if chosen.exit_rule else None
     return found
 
 

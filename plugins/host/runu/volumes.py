@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from ansible_collections.unifleet.hybrid.plugins.host.runu.bundle import Bundle
     from ansible_collections.unifleet.hybrid.plugins.host.runu.logfile import Log
 
-APPENDS = frozenset({"linux"})
-"""Families whose kernel unpacks one archive after the other (Linux: initramfs buffer format)."""
-REPLACES = frozenset({"unikraft"})
+BEHIND = frozenset({"linux"})
+"""Families that unpack one archive after the other, so that what comes later wins (Linux: initramfs buffer format)."""
+BEFORE = frozenset({"plain"})
+"""Families that read one archive after the other and take the first file of a name (guest/os/files.c)."""
+ALONE = frozenset({"unikraft"})
 """Families that unpack one archive: volumes reach them where the image has no initrd of its own."""
 BYTES_MOST = 64 << 20
 ENTRIES_MOST = 4096
@@ -56,19 +58,27 @@ class Volume:
 class Carried:
     """What the guest gets of the pod's volumes. segment: the archive, empty without volumes."""
 
-    __slots__ = ("segment",)
+    __slots__ = ("family", "segment")
 
-    def __init__(self, segment: bytes = b"") -> None:
+    def __init__(self, family: str, segment: bytes = b"") -> None:
+        self.family = family
         self.segment = segment
 
     def initrd(self, own: Optional[int]) -> Optional[int]:
-        """The descriptor of the initrd that is booted: the image's own, with the volumes behind it."""
+        """The descriptor of the initrd that is booted: the image's own and the volumes. Raises UnifleetError for one of another kind."""
         if not self.segment:
             return own
         from ansible_collections.unifleet.hybrid.plugins.host.runu.unikernel import content_of, copy_of
 
         first = b"" if own is None else content_of(own)
-        return copy_of("initrd", [first, b"\0" * (-len(first) % 4), self.segment])
+        padding = b"\0" * (-len(first) % 4)
+        if self.family not in BEFORE:
+            return copy_of("initrd", [first, padding, self.segment])
+        if first and not first.startswith(b"070701"):
+            raise UnifleetError(
+                "the image's initrd is no cpio archive, so volumes cannot be put beside it", "pack the initrd as cpio (newc)"
+            )
+        return copy_of("initrd", [self.segment, first])
 
 
 def wanted(mounts: list[dict[str, Any]]) -> list[Volume]:
@@ -100,14 +110,14 @@ def carried(bundle: Bundle, family: str, has_initrd: bool, log: Log) -> Carried:
             raise UnifleetError(
                 f"the volume at {volume.destination} cannot be carried into the guest: {reason}", "see the guide on volumes"
             )
-    return Carried(archive(volumes)) if volumes else Carried()
+    return Carried(family, archive(volumes) if volumes else b"")
 
 
 def refusal(volume: Volume, family: str, has_initrd: bool) -> str:
     """Why a volume cannot be carried; empty when it can."""
-    if family not in APPENDS | REPLACES:
+    if family not in BEHIND | BEFORE | ALONE:
         return f"unikernels of family {family} read no files from outside"
-    if family in REPLACES and has_initrd:
+    if family in ALONE and has_initrd:
         return f"the image has an initrd of its own, and family {family} unpacks one only"
     if not volume.read_only and not any(kind in volume.source for kind in (*_NEVER_WRITTEN, _SCRATCH)):
         return "it is writable, and what the guest writes would not reach the host; mount it with readOnly: true"
