@@ -24,7 +24,8 @@ def content_of(said: Mapping[str, Any]) -> ImageContent:
     """The image that is described. Raises UnifleetError naming what is wrong.
 
     said: kernels (target -> file), family, and if wanted initrd (file), initrds (target -> file), files (path in the image -> file),
-    fixed_args, args, env, labels, memory, stop, network, hardware, exit, split, compression.
+    fixed_args, args, env, labels, memory, stop, network, hardware, exit, family_version, parameters, tender, split,
+    compression.
     """
     sources: list[tuple[str, Path, bool]] = []
     kernels, initrds = {}, {}
@@ -39,7 +40,7 @@ def content_of(said: Mapping[str, Any]) -> ImageContent:
     if said.get("initrd"):
         document["initrd"] = "/boot/initrd"
         sources.append(("/boot/initrd", _file(said["initrd"]), False))
-    for key in ("memory", "stop", "hardware"):
+    for key in ("memory", "stop", "hardware", "family_version", "parameters", "tender"):
         if said.get(key):
             document[key] = said[key]
     if said.get("exit"):

@@ -82,6 +82,8 @@ def pack(content: ImageContent) -> Layout:
     """The layout of an image. Raises UnifleetError when the profile names a file that is not among the files."""
     checked = profile_from(json.loads(profile_bytes(content.profile)))
     named = {**checked.kernels, **{f"initrd of {target}": path for target, path in _initrds(checked, checked.kernels).items()}}
+    if checked.tender:
+        named["tender"] = checked.tender
     for key, path in named.items():
         if path.lstrip("/") not in content.files:
             raise UnifleetError(f"{key} is to be at {path} in the image, but nothing is put there", "name the file that goes there")

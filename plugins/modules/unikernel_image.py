@@ -126,6 +126,19 @@ options:
       silent:
         description: The code of a guest that said nothing.
         type: int
+  family_version:
+    description: Version of the unikernel system, such as V(0.16.1), for families whose command line has changed. Without it a current one.
+    type: str
+  parameters:
+    description: Words for the kernel itself, before the arguments, such as V(loglevel=3).
+    type: list
+    elements: str
+    default: []
+  tender:
+    description:
+      - Path in the image of the program that runs the kernels of V(process) targets, for MirageOS on Solo5's hvt and spt.
+      - Name the program in O(files) too.
+    type: str
   split:
     description:
       - Add a manifest for each hypervisor after those that have all kernels of an architecture, so that agents fetch their own kernel only.
@@ -351,6 +364,9 @@ def main() -> None:
                 "type": "dict",
                 "options": {"prefix": {"type": "str"}, "codes": {"type": "dict"}, "silent": {"type": "int"}},
             },
+            "family_version": {"type": "str"},
+            "parameters": {"type": "list", "elements": "str", "default": []},
+            "tender": {"type": "str"},
             "split": {"type": "bool", "default": False},
             "compression": {"type": "str", "choices": list(COMPRESSIONS), "default": "gzip"},
             **REGISTRY_ARGUMENTS,

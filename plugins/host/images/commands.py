@@ -29,8 +29,8 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference im
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_registry import ImageRegistry, Source, parse_source
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_summary import summary_of, tags_of
 
-_LISTS = ("fixed_args", "args")
-_PLAIN = ("family", "memory", "stop", "network", "split", "compression")
+_LISTS = ("fixed_args", "args", "parameters")
+_PLAIN = ("family", "family_version", "tender", "memory", "stop", "network", "split", "compression")
 _PAIRS = ("kernels", "files", "env", "labels")
 _KNOWN = (*_LISTS, *_PLAIN, *_PAIRS, "initrd", "initrds", "hardware", "exit")
 

@@ -75,6 +75,9 @@ def test_everything_that_is_said_is_in_the_image(kernel: Path) -> None:
         ({"files": {"/etc/../x": "/etc/passwd"}}, "is not a path in an image"),
         ({"memory": "lots"}, "memory 'lots'"),
         ({"stop": "later"}, "stop 'later'"),
+        ({"tender": "/bin/solo5-hvt"}, "tender is to be at /bin/solo5-hvt in the image, but nothing is put there"),
+        ({"parameters": ["a b"]}, "the parameter 'a b'"),
+        ({"family_version": "new"}, "family_version 'new'"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_and_named(kernel: Path, changes: dict[str, Any], said: str) -> None:
