@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import argparse
 import base64
+import dataclasses
 import json
 import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.images import explanation
+from ansible_collections.unifleet.hybrid.plugins.host.images.cache import ImageCache
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistryCredentials
 from ansible_collections.unifleet.hybrid.plugins.host.images.node_settings import NodeSettings, node_settings
 from ansible_collections.unifleet.hybrid.plugins.host.images.skopeo_program import progress_is_shown, run_skopeo
@@ -109,11 +112,25 @@ def inspect(options: argparse.Namespace) -> str:
 
 
 def list_tags(options: argparse.Namespace) -> str:
-    """The tags, one a line."""
+    """The tags, one a line; or what the agent's cache has."""
+    if options.source is None:
+        return _cached(options)
     source = _source(options.source)
     with _registry(options) as registry:
         tags = tags_of(registry, source)
     return _json({"image": str(source), "tags": tags}) if options.output == "json" else _printable("".join(f"{tag}\n" for tag in tags))
+
+
+def _cached(options: argparse.Namespace) -> str:
+    directory = node_settings().image_directory
+    images = sorted(ImageCache(directory).images(), key=lambda image: -image.used_at) if directory.is_dir() else []
+    if options.output == "json":
+        return _json({"directory": str(directory), "images": [dataclasses.asdict(image) for image in images]})
+    lines = [
+        f"{image.digest}  {image.size:>10}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(image.used_at))}  {', '.join(image.references)}"
+        for image in images
+    ]
+    return _printable("".join(f"{line}\n" for line in lines))
 
 
 def remove(options: argparse.Namespace) -> str:

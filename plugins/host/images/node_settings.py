@@ -23,11 +23,12 @@ CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """provider: "" where there is no agent."""
+    """provider: "" where there is no agent. image_directory: the agent's cache."""
 
     provider: str = ""
     default_registry: str = DOCKER_HUB
     insecure_registries: tuple[str, ...] = ()
+    image_directory: Path = Path("/var/lib/unifleet/images")
 
 
 @functools.lru_cache(maxsize=1)
@@ -42,14 +43,16 @@ def read_settings(path: Path) -> NodeSettings:
         document = _decoded(path.read_text(encoding="utf-8"), path.suffix)
     except (OSError, ValueError):
         return NodeSettings()
-    images = document.get("images") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(images, dict):
-        images = {}
+    if not isinstance(document, dict):
+        return NodeSettings()
+    said = document.get("images")
+    images = said if isinstance(said, dict) else {}
     registry, insecure = images.get("default_registry", DOCKER_HUB), images.get("insecure_registries", [])
     return NodeSettings(
-        provider=str(document.get("provider", "")) if isinstance(document, dict) else "",
+        provider=str(document.get("provider", "")),
         default_registry=registry if isinstance(registry, str) else DOCKER_HUB,
         insecure_registries=tuple(str(entry) for entry in insecure) if isinstance(insecure, list) else (),
+        image_directory=Path(str(images.get("directory") or Path(str(document.get("state_directory", "/var/lib/unifleet")), "images"))),
     )
 
 

@@ -17,8 +17,10 @@ import pytest
 from ansible_collections.unifleet.hybrid.plugins.host.images import node_settings
 from ansible_collections.unifleet.hybrid.plugins.host.images.commands import credentials_of
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.layout_registry import LayoutRegistry
 from ansible_collections.unifleet.hybrid.plugins.host.images.main import main, parser
 from ansible_collections.unifleet.hybrid.plugins.host.images.node_settings import NodeSettings, read_settings
+from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.host_app_archive import pack as pack_programs
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_content import content_of
@@ -130,6 +132,8 @@ def test_a_node_resolves_for_itself(layout: str, tmp_path: Path, capsys: pytest.
     ("text", "settings"),
     [
         ('provider = "kvm"\n[images]\ndefault_registry = "r:1"\ninsecure_registries = ["r:1"]', NodeSettings("kvm", "r:1", ("r:1",))),
+        ('state_directory = "/s"', NodeSettings(image_directory=Path("/s/images"))),
+        ('[images]\ndirectory = "/i"', NodeSettings(image_directory=Path("/i"))),
         ('provider = "kvm"', NodeSettings("kvm")),
         ("images = 3", NodeSettings()),
         ("[images]\ndefault_registry = 3\ninsecure_registries = 3", NodeSettings()),
@@ -148,6 +152,17 @@ def test_inspect_and_list_name_what_there_is(layout: str, capsys: pytest.Capture
     assert said(capsys, "list", layout)["tags"] == ["1"]
     assert main(["inspect", layout]) == 0
     assert "kvm/amd64, process/amd64, xen/amd64" in capsys.readouterr().out
+
+
+def test_list_alone_says_what_the_agent_keeps(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none.toml").write_text(f'provider = "xen"\nstate_directory = "{tmp_path}/state"\n')
+    assert said(capsys, "list") == {"directory": f"{tmp_path}/state/images", "images": []}
+    source = LayoutRegistry(Path(layout[4:].rpartition(":")[0]))
+    image = ImageStore(tmp_path / "state/images", registry=source, hypervisor="xen").pull(source.name())
+    (kept,) = said(capsys, "list")["images"]
+    assert (kept["digest"], kept["references"]) == (image.digest, [source.name()])
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.startswith(image.digest)
 
 
 def test_unpack_makes_a_directory_with_the_image_and_touches_no_other(
