@@ -25,7 +25,7 @@ INSIDE = "ansible_collections/unifleet/hybrid"
 PACKAGES = {
     "simulated": ["python3-pytest"],
     "process": ["python3-pytest", "python3-jeepney", "busybox-static"],
-    "kvm": ["python3-pytest", "python3-libvirt", "libvirt-daemon-system", "qemu-system-x86"],
+    "kvm": ["python3-pytest", "python3-libvirt", "libvirt-daemon-system", "libvirt-clients", "nftables", "iproute2", "qemu-system-x86"],
 }
 SENSOR = "guest/build/sensor-kvm-amd64"
 MODULE_UTILS = ("errors.py", "hypervisor.py", "unikernel_profile.py")

@@ -32,6 +32,8 @@ class AddressPool:
             self.network = ipaddress.ip_network(self.cidr)
         except ValueError as error:
             raise UnifleetError(f"the node's podCIDR {self.cidr!r} is no network", "see spec.podCIDR of the Node") from error
+        if self.network.num_addresses < 4:
+            raise UnifleetError(f"the node's podCIDR {self.cidr} has no room for a machine beside the host", "see spec.podCIDR of the Node")
 
     @property
     def gateway(self) -> str:

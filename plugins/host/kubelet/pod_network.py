@@ -73,7 +73,11 @@ class PodNetwork:
         """The node's podCIDR. known: machine key -> "address/length" of the machines that there are, asked for when the podCIDR is new."""
         if not cidr or (self.pool is not None and self.pool.cidr == cidr):
             return
-        pool = AddressPool(cidr)
+        try:
+            pool = AddressPool(cidr)
+        except UnifleetError as error:
+            self._judge(str(error))
+            return
         for key, address in known().items():
             pool.reserve(key, address)
         if self.pool is not None:

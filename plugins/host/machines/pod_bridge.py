@@ -14,7 +14,8 @@ import ipaddress
 import logging
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,15 @@ def network_uuid(name: str) -> str:
     return str(uuid.uuid5(_OURS, name))
 
 
-def network_xml(name: str, networks: Sequence[str]) -> str:
-    """The libvirt network. networks: "10.244.1.0/24", of which the host takes each first address; the bridge bears the network's name."""
+def network_xml(name: str, networks: Sequence[str], mode: str = "route") -> str:
+    """The libvirt network, whose bridge bears its name. networks: "10.244.1.0/24", of which the host takes each first address.
+
+    mode: "open" is "route" without any firewall rule of libvirt's.
+    """
     network = ET.Element("network")
     ET.SubElement(network, "name").text = name
     ET.SubElement(network, "uuid").text = network_uuid(name)
-    ET.SubElement(network, "forward", {"mode": "route"})
+    ET.SubElement(network, "forward", {"mode": mode})
     ET.SubElement(network, "bridge", {"name": name, "stp": "off", "delay": "0"})
     digest = uuid.uuid5(_OURS, f"{name} mac").hex
     ET.SubElement(network, "mac", {"address": f"52:54:00:{digest[:2]}:{digest[2:4]}:{digest[4:6]}"})
@@ -67,39 +71,39 @@ class PodBridge:
 
         Raises UnifleetError when a bridge or network of this name is somebody else's, or libvirt refuses.
         """
-        wanted = network_xml(self.name, networks)
-        try:
-            connection = libvirt.open(self._uri)
-            try:
-                changed = self._ensure(connection, wanted)
-            finally:
-                connection.close()
-        except libvirt.libvirtError as error:
-            raise self._trouble("make", error) from error
+        with self._connection("make") as connection:
+            changed = self._ensure(connection, networks)
         return self._hang_taps() or changed
 
     def remove(self) -> bool:
         """Take the bridge away if it is ours; whether it was there. Raises UnifleetError."""
-        try:
-            connection = libvirt.open(self._uri)
-            try:
-                network = self._ours(connection)
-                if network is None:
-                    return False
-                if network.isActive():
-                    network.destroy()
-                network.undefine()
-            finally:
-                connection.close()
-        except libvirt.libvirtError as error:
-            raise self._trouble("remove", error) from error
+        with self._connection("remove") as connection:
+            network = self._ours(connection)
+            if network is None:
+                return False
+            if network.isActive():
+                network.destroy()
+            network.undefine()
         _LOG.info("removed the bridge %s", self.name)
         return True
 
-    def _ensure(self, connection: Any, wanted: str) -> bool:
+    @contextmanager
+    def _connection(self, what: str) -> Iterator[Any]:
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        try:
+            connection = libvirt.open(self._uri)
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except libvirt.libvirtError as error:
+            raise UnifleetError(f"libvirt could not {what} the bridge {self.name}: {_said(error)}", "see journalctl -u libvirtd") from error
+
+    def _ensure(self, connection: Any, networks: Sequence[str]) -> bool:
+        wanted = addresses_of(network_xml(self.name, networks))
         network = self._ours(connection)
         if network is not None and network.isActive():
-            if addresses_of(network.XMLDesc()) == addresses_of(wanted) and (_LINKS / self.name).exists():
+            if addresses_of(network.XMLDesc()) == wanted and (_LINKS / self.name).exists():
                 return False
             network.destroy()
         if (_LINKS / self.name).exists():
@@ -107,11 +111,22 @@ class PodBridge:
                 f"there is a network interface {self.name} on this host that is not ours",
                 "remove it, or name another as bridge in [network]",
             )
-        network = connection.networkDefineXMLFlags(wanted, libvirt.VIR_NETWORK_DEFINE_VALIDATE)
+        try:
+            self._make(connection, network_xml(self.name, networks))
+        except libvirt.libvirtError as error:
+            if "firewall" not in str(error):
+                raise
+            # Who flushed all firewall rules took libvirt's chains too, and it makes them only when it starts.
+            _LOG.warning("the bridge %s has no firewall rules of libvirt until libvirtd is restarted: %s", self.name, _said(error))
+            self._make(connection, network_xml(self.name, networks, "open"))
+        _LOG.info("made the bridge %s for %s", self.name, ", ".join(sorted(address for address, _prefix in wanted)))
+        return True
+
+    @staticmethod
+    def _make(connection: Any, xml: str) -> None:
+        network = connection.networkDefineXMLFlags(xml, libvirt.VIR_NETWORK_DEFINE_VALIDATE)
         network.setAutostart(True)
         network.create()
-        _LOG.info("made the bridge %s for %s", self.name, ", ".join(sorted(address for address, _prefix in addresses_of(wanted))))
-        return True
 
     def _ours(self, connection: Any) -> Any:
         """Our network, or None. Raises UnifleetError for another's of the same name."""
@@ -132,7 +147,6 @@ class PodBridge:
             _LOG.warning("%s was on no bridge, and is on %s again", tap.name, self.name)
         return bool(loose)
 
-    def _trouble(self, what: str, error: Exception) -> UnifleetError:
-        return UnifleetError(
-            f"libvirt could not {what} the bridge {self.name}: {' '.join(str(error).split())[:400]}", "see journalctl -u libvirtd"
-        )
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -47,7 +47,7 @@ class PodRoutes:
         troubles: dict[str, str] = {}
         possible: dict[str, str] = {}
         for network, via in wanted.items():
-            trouble = "" if network in others else unreachable(via)
+            trouble = "" if network in others else self._next_hop(via)
             if trouble:
                 troubles[network] = trouble
             elif network not in others:
@@ -77,6 +77,9 @@ class PodRoutes:
             else:
                 others.add(network)
         return ours, others
+
+    def _next_hop(self, address: str) -> str:
+        return unreachable(address)
 
     def _carry_out(self, change: Change) -> None:
         if change.via:

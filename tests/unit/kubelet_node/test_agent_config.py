@@ -49,6 +49,12 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path)
     assert (config.provider, config.server.port, config.node_ip, config.max_pods) == ("simulated", 2, "10.0.0.1", 110)
 
 
+def test_the_pod_network_is_there_unless_it_is_refused(tmp_path: Path) -> None:
+    assert (read(tmp_path, BASE).network.bridge, read(tmp_path, BASE).network.routes) == ("unifleet0", True)
+    network = read(tmp_path, BASE + "[network]\nbridge = ''\nroutes = false\ncluster_dns = ['10.96.0.10']\n").network
+    assert (network.bridge, network.routes, network.cluster_dns) == ("", False, ("10.96.0.10",))
+
+
 def test_the_file_may_be_json(tmp_path: Path) -> None:
     path = tmp_path / "vk.json"
     path.write_text('{"api_server": "https://h", "cluster_ca": "/ca", "node_name": "a"}')
@@ -75,6 +81,10 @@ def test_the_file_may_be_json(tmp_path: Path) -> None:
         ("[taints]\n'a:Never' = ''\n", "'a:Never'"),
         ("[images]\ninsecure_registries = 'r'\n", "insecure_registries must be a list"),
         ("[machines]\naccelerator = 'hax'\n", "accelerator is 'hax'"),
+        ("[network]\nbridge = 'a/b'\n", "bridge 'a/b' is no name of a network interface"),
+        ("[network]\nbridge = 'sixteen-letters.'\n", "no name of a network interface"),
+        ("[network]\nroutes = 1\n", "routes must be true or false"),
+        ("[network]\ncluster_dns = ['dns.example']\n", "cluster_dns must be a list of IPv4 addresses"),
         ("labels = 5\n", "'labels' is not a table"),
         ("a = \n", "not valid TOML"),
     ],

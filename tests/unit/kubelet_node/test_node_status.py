@@ -84,6 +84,13 @@ def test_a_transition_time_changes_only_with_the_status() -> None:
     assert later["Ready"]["lastTransitionTime"] == timestamp(NOW + 100)
 
 
+def test_the_pod_network_is_a_condition_of_nodes_that_have_tried_to_make_one() -> None:
+    bad = by_type(conditions((), Health(), PLENTY, LIMITS, NOW, network=Health("no bridge")))["NetworkUnavailable"]
+    assert (bad["status"], bad["reason"], bad["message"]) == ("True", "PodNetworkFailed", "no bridge")
+    good = by_type(conditions([bad], Health(), PLENTY, LIMITS, NOW + 5, network=Health()))["NetworkUnavailable"]
+    assert (good["status"], good["reason"], good["lastTransitionTime"]) == ("False", "PodNetworkReady", timestamp(NOW + 5))
+
+
 def test_a_sick_provider_makes_the_node_not_ready_in_its_own_words() -> None:
     ready = by_type(conditions((), Health("libvirtd is away"), PLENTY, LIMITS, NOW))["Ready"]
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", "ProviderUnhealthy", "libvirtd is away")
