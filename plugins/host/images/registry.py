@@ -52,6 +52,7 @@ _KEPT_VARIABLES = (
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 _POLICIES = (Path("/etc/containers/policy.json"), Path("/usr/share/containers/policy.json"))
 _HINTS = (
+    ("Digest did not match", "push the image anew; the registry's disk, or something before it, corrupts what it sends"),
     ("manifest unknown", "see that this name and tag were pushed"),
     ("name unknown", "see that this name and tag were pushed"),
     ("unauthorized", "give the pod an imagePullSecrets login for this registry"),

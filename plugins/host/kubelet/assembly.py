@@ -25,6 +25,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates impor
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import client_certificate, join, node_identity
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.events import EventRecorder, Subject
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.image_care import ImageCare
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import NodeLabels
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts
@@ -78,6 +79,7 @@ def open_images(config: Config, architecture: str) -> Images:
         config.images.insecure_registries,
         architecture,
         hypervisor=config.provider,
+        registries=config.images.registries,
     )
 
 
@@ -160,15 +162,24 @@ class Agent:
         )
         serving.subscribe(server.reload)
         await server.start()
+        care = ImageCare(pods.runtime, config.images, pods.images_in_use, tell)
         node = NodeController(
-            api, config, self.facts, self.machines, self.labels, port=server.port, tell=tell, network=lambda: network.health
+            api,
+            config,
+            self.facts,
+            self.machines,
+            self.labels,
+            port=server.port,
+            tell=tell,
+            network=lambda: network.health,
+            images=lambda: care.listed,
         )
         health.append(node)
         network.subscribe(node.poke)
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload_labels)
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log.info("asked what is going on:\n%s", stacks()))
-        works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), self._pods_when_registered(node, pods)]
+        works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), care.run(), self._pods_when_registered(node, pods)]
         if self.bridge is not None or routes is not None:
             works += [network.run(), self._peers_when_registered(node, peers)]
         if config.kubeconfig is None:

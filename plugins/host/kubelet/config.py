@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.unifleet.hybrid.plugins.host.images.registry_settings import registry_settings
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.image_settings import ImagesConfig, check_images
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.label_grammar import subdomain_problem
 from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import Taint, parse_taints
@@ -65,15 +67,6 @@ class TimingConfig:
     status_report: float = 300.0
     health_timeout: float = 10.0
     labels_poll: float = 2.0
-
-
-@dataclass(frozen=True)
-class ImagesConfig:
-    """[images]: directory of the digest cache (default: state_directory/images), and which registries names mean and are trusted."""
-
-    directory: Optional[Path] = None
-    default_registry: str = "docker.io"
-    insecure_registries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,6 +234,7 @@ def _complete(config: Config, where: str) -> Config:
     trouble = subdomain_problem(config.node_name)
     if trouble:
         raise UnifleetError(f"{where}: node_name {config.node_name!r} {trouble}")
+    check_images(config.images, f"{where}: [images]")
     if config.node_ip:
         try:
             ipaddress.ip_address(config.node_ip)
@@ -275,10 +269,13 @@ def _scalar(kind: type, key: str, value: Any, where: str) -> Any:
         if not isinstance(value, (str, Path)) or not str(value):
             raise UnifleetError(f"{where}: {key} must be the path of a file, not {value!r}")
         return Path(value)
-    if key == "insecure_registries":
+    if key in ("insecure_registries", "prefetch"):
         if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) and entry for entry in value):
-            raise UnifleetError(f'{where}: {key} must be a list of "HOST:PORT", not {value!r}')
+            what = '"HOST:PORT"' if key == "insecure_registries" else "image references"
+            raise UnifleetError(f"{where}: {key} must be a list of {what}, not {value!r}")
         return tuple(value)
+    if key == "registries":
+        return registry_settings(value, f"{where} registries")
     if key == "cluster_dns":
         if not isinstance(value, (list, tuple)) or not all(_is_ipv4(entry) for entry in value):
             raise UnifleetError(f"{where}: {key} must be a list of IPv4 addresses, not {value!r}")

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.kube.client import ApiError, KubeApi, Object
@@ -58,7 +58,7 @@ class NodeController:
     """Keeps one Node. registered is set once it exists; pod_cidr is its pod network, "" while it has none.
 
     port: where the HTTPS server listens. tell: how events about the node are emitted. network: how the pod network does, None
-    while that is unknown.
+    while that is unknown. images: what status.images shows.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class NodeController:
         tell: Optional[Tell] = None,
         readings: Optional[Callable[[], Readings]] = None,
         network: Callable[[], Optional[Health]] = lambda: None,
+        images: Callable[[], Sequence[Object]] = lambda: (),
     ) -> None:
         self._api = api
         self._config = config
@@ -82,6 +83,7 @@ class NodeController:
         self._tell: Tell = tell or (lambda _type, _reason, _message: None)
         self._readings = readings or (lambda: take_readings(config.state_directory))
         self._network = network
+        self._images = images
         self._node: Optional[Object] = None
         self._seen = False
         self._untainted = False
@@ -251,4 +253,5 @@ class NodeController:
             ),
             port=self._port,
             node_name=self._config.node_name,
+            images=self._images(),
         )

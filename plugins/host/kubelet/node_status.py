@@ -159,6 +159,7 @@ def node_status(
     conditions: list[Condition],
     port: int,
     node_name: str,
+    images: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """status of the Node, the part that is ours; without capacity and allocatable while the provider has not told them."""
     addresses = [{"type": "InternalIP", "address": address} for address in facts.addresses]
@@ -166,6 +167,7 @@ def node_status(
         **_resources(capacity, readings, reserve),
         "addresses": [*addresses, {"type": "Hostname", "address": node_name}],
         "conditions": conditions,
+        "images": [dict(image) for image in images],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
             "architecture": facts.architecture,
@@ -221,7 +223,7 @@ def status_differs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
             # The API server leaves empty strings out of what it gives back.
             if any(entry != other.get(name, "") for name, entry in value.items()):
                 return True
-        elif value != theirs.get(key):
+        elif value != (theirs.get(key) or ([] if value == [] else None)):
             return True
     return False
 

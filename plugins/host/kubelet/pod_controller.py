@@ -218,6 +218,18 @@ class PodController:
     async def _list(self) -> list[MachineState]:
         return [s for s in await self.runtime.call(lambda: list(self.runtime.machines.list())) if s.metadata.get("pod_uid")]
 
+    async def images_in_use(self) -> set[str]:
+        """Digests of the images of every machine and of every container that ran, runs or is about to.
+
+        Raises UnifleetError as long as the pods of this node are not known: one that waits to be restarted may have no machine.
+        """
+        if self.synced_at is None:
+            raise UnifleetError("the pods of this node are not known yet", "see whether the API server answers")
+        used = {state.metadata.get("image_digest", "") for state in await self._list()}
+        for worker in self.workers.values():
+            used |= worker.image_digests()
+        return used | {state.metadata.get("image_digest", "") for machines in self.found.values() for state in machines.values()}
+
     async def _housekeeping(self) -> None:
         """Look at every machine now and then, whatever was reported, and at the unclaimed ones."""
         looked_at = self.clock()

@@ -19,6 +19,7 @@ from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_fields import TOKEN_PATH, Refusal, is_token_volume, refusals
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import tag_of
 
 QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?\d{1,2}))?")
 SUFFIXES = {
@@ -236,7 +237,7 @@ def _container(raw: Mapping[str, Any], path: str, pod_context: Mapping[str, Any]
         args=tuple(expand(word, variables) for word in raw.get("args") or []),
         env=tuple(variables.items()),
         working_dir=raw.get("workingDir") or "",
-        pull_policy=raw.get("imagePullPolicy") or "IfNotPresent",
+        pull_policy=raw.get("imagePullPolicy") or default_pull_policy(str(raw.get("image") or "")),
         resources=_resources(raw.get("resources") or {}),
         ports=tuple((port.get("protocol") or "TCP", int(port["containerPort"])) for port in raw.get("ports") or []),
         token_volumes=tuple(mount["name"] for mount in raw.get("volumeMounts") or [] if mount.get("mountPath") == TOKEN_PATH),
@@ -270,3 +271,11 @@ def _token_volume(volume: Mapping[str, Any]) -> TokenVolume:
         expiration_seconds=int(token.get("expirationSeconds") or 3607),
         root_ca_configmap=root,
     )
+
+
+def default_pull_policy(image: str) -> str:
+    """What the API server fills in for a container that does not say (pkg/apis/core/v1/defaults.go): Always for the tag latest."""
+    try:
+        return "Always" if tag_of(image) == "latest" else "IfNotPresent"
+    except UnifleetError:
+        return "IfNotPresent"

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.mirage import MirageGuest, tender_arguments
+from ansible_collections.unifleet.hybrid.plugins.host.images.cache import CachedImage
+from ansible_collections.unifleet.hybrid.plugins.host.images.collector import Collected, CollectLimits
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, RegistryCredentials
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_record import Run, to_metadata
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import Container, Pod
@@ -48,6 +50,14 @@ class Images(Protocol):
 
     def find(self, reference: str) -> Optional[Image]:
         """The image, if it is on disk already."""
+
+    def images(self) -> list[CachedImage]:
+        """All that are on disk."""
+
+    def collect(
+        self, limits: CollectLimits, in_use: Collection[str], keep: Collection[str] = (), since: Optional[float] = None
+    ) -> Collected:
+        """Remove what nobody needs."""
 
     def resolve(self, image: Image, hypervisor: str, architecture: str) -> Bootable:
         """What of it this host runs."""

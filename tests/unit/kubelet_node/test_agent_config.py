@@ -152,3 +152,31 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for flag in ("--provider", "--node-labels", "--config", "--labels-file", "--check-config", "UNIFLEET_NODE_LABELS"):
         assert flag in text
+
+
+def test_images_are_configured_whole(tmp_path: Path) -> None:
+    text = '[images]\nprefetch = ["humidity-daemon"]\ngc_high_bytes = 100\ngc_maximum_age = 3600\n'
+    text += '[images.registries."r:5000"]\ninsecure = true\n'
+    images = read(tmp_path, BASE + text).images
+    assert (images.prefetch, images.registries["r:5000"].insecure) == (("humidity-daemon",), True)
+    assert (images.limits.high_percent, images.limits.low_percent, images.limits.minimum_age) == (85.0, 80.0, 120.0)
+    assert (images.limits.high_bytes, images.limits.maximum_age) == (100, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("gc_high_percent = 50", "gc_low_percent 80 and gc_high_percent 50"),
+        ("gc_high_percent = 101", "do not fit together"),
+        ("gc_high_bytes = 5\ngc_low_bytes = 6", "gc_low_bytes 6 is more"),
+        ("gc_maximum_age = 5", "gc_maximum_age 5 is less"),
+        ("gc_period = 0", "gc_period"),
+        ("prefetch = ['Bad Name']", "prefetch: image reference"),
+        ("prefetch = 'a'", "list of image references"),
+        ("registries = 1", "registries is not a table"),
+        ("gc_high = 1", "unknown key 'gc_high'"),
+    ],
+)
+def test_wrong_image_settings_are_told_by_key(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(UnifleetError, match=why):
+        read(tmp_path, BASE + "[images]\n" + text + "\n")
