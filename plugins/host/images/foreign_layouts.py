@@ -24,7 +24,7 @@ from typing import Any, Optional
 from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import KernelFile, examine_file
-from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import BYTES_MOST, Profile, profile_from
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import BYTES_MOST, PROFILE_PATH, Profile, profile_from
 
 URUNC_PATH = "urunc.json"
 KRAFT_KERNEL, KRAFT_INITRD = "/unikraft/bin/kernel", "/unikraft/bin/initrd"
@@ -61,7 +61,7 @@ def _kraft(root: Path, path: Path) -> Foreign:
     document["kernels"] = {f"{kind}/{kernel.architecture}": KRAFT_KERNEL for kind in _hypervisors(kernel, KRAFT_KERNEL)}
     if resolve_in_root(root, KRAFT_INITRD).is_file():
         document["initrd"] = KRAFT_INITRD
-    return Foreign(profile_from(document))
+    return Foreign(_profile(document, KRAFT_KERNEL[1:]))
 
 
 # -- urunc -------------------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def _urunc(content: bytes, root: Path) -> Foreign:
         # urunc's first word is the program that Linux starts, ours begin after it.
         document["parameters"] = [f"{'rdinit' if 'initrd' in document else 'init'}={words[0]}"]
         words = words[1:]
-    return Foreign(profile_from(document), words)
+    return Foreign(_profile(document, URUNC_PATH), words)
 
 
 def _urunc_values(content: bytes) -> dict[str, str]:
@@ -154,6 +154,13 @@ def _hypervisors(kernel: KernelFile, path: str) -> tuple[str, ...]:
             f"the image's kernel {path} boots by {' or '.join(kernel.boots)} alone, which no host here does", "build it anew"
         )
     return kernel.hypervisors
+
+
+def _profile(document: Mapping[str, Any], path: str) -> Profile:
+    try:
+        return profile_from(document)
+    except UnifleetError as error:
+        raise UnifleetError(error.message.replace(f"/{PROFILE_PATH}", f"/{path}"), error.hint) from error
 
 
 def _wrong(key: str, value: object, hint: str) -> UnifleetError:

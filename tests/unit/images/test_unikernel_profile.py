@@ -41,6 +41,13 @@ def test_every_key_is_read() -> None:
     ("changes", "named"),
     [
         ({"version": 2}, "version 2"),
+        ({"family_version": "latest"}, "family_version 'latest'"),
+        ({"family_version": 1}, "family_version 1"),
+        ({"parameters": "quiet"}, "parameters 'quiet'"),
+        ({"parameters": ["a b"]}, "parameter 'a b'"),
+        ({"parameters": ["--"]}, "parameter '--'"),
+        ({"parameters": ["a"] * 33}, "parameters"),
+        ({"tender": "solo5-hvt"}, "tender 'solo5-hvt'"),
         ({"version": True}, "version True"),
         ({"version": "ABSENT"}, "version None"),
         ({"family": "Plain"}, "family 'Plain'"),
@@ -112,6 +119,9 @@ def test_bytes_that_are_no_such_document_are_refused(content: bytes) -> None:
         memory_bytes=st.one_of(st.just(0), st.integers(1 << 20, 1 << 40)),
         can_shut_down=st.one_of(st.none(), st.booleans()),
         network=st.booleans(),
+        family_version=st.sampled_from(["", "0.16.1", "v0.17.0-8a9b"]),
+        parameters=st.lists(st.sampled_from(["loglevel=3", "vfs.fstab=[", "]"]), max_size=3).map(tuple),
+        tender=st.sampled_from([None, "/bin/solo5-hvt"]),
         exit_rule=st.one_of(
             st.none(),
             st.builds(

@@ -167,3 +167,13 @@ def test_what_an_image_says_of_its_end_is_kept_with_the_domain() -> None:
     ends = [(Shutoff.SHUTDOWN, b"code=42\n"), (Shutoff.SHUTDOWN, b""), (Shutoff.UNKNOWN, b""), (Shutoff.CRASHED, b"code=1\n")]
     assert [exit_of(reason, tail, None, 1.0, rule).code for reason, tail in ends] == [134, 9, 137, 139]
     assert exit_of(Shutoff.SHUTDOWN, b"x", lambda _tail: 42, 1.0, rule).code == 134
+
+
+def test_a_guest_without_acpi_gets_the_device_that_it_ends_by_on_a_pc_alone() -> None:
+    kernel = Kernel(Path("/k"), "", debug_exit=0x501)
+    spaces = {"qemu": "http://libvirt.org/schemas/domain/qemu/1.0"}
+    arguments = [argument.get("value") for argument in domain(kernel=kernel).findall("qemu:commandline/qemu:arg", spaces)]
+    assert arguments == ["-device", "isa-debug-exit,iobase=0x501,iosize=0x2"]
+    assert domain().find("qemu:commandline", spaces) is None
+    microvm = Kernel(Path("/k"), "", debug_exit=0x501, hardware=KernelHardware("microvm"))
+    assert domain(kernel=microvm).find("qemu:commandline", spaces) is None
