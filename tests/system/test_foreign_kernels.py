@@ -39,7 +39,7 @@ static void tell(const char *what, const char *text) {
     printf("%s=", what);
     for (; *text; text++)
         printf("%02x", (unsigned char)*text);
-    printf("\\n");
+    printf("\n");
 }
 int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
@@ -102,7 +102,7 @@ def cpio(init: Path) -> bytes:
 def teller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The initrd whose init tells its arguments and variables in hexadecimal and ends as END says."""
     build = tmp_path_factory.mktemp("teller")
-    (build / "tells.c").write_text(TELLS.replace("\\\\n", "\\n"))
+    (build / "tells.c").write_text(TELLS)
     subprocess.run(["gcc", "-Os", "-static", "-o", str(build / "init"), str(build / "tells.c")], check=True)
     (build / "initrd").write_bytes(cpio(build / "init"))
     return build / "initrd"

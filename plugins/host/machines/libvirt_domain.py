@@ -42,6 +42,8 @@ class Record:
     started_at: Optional[float] = None
     exit: Optional[Exit] = None
     exit_rule: Optional[ExitRule] = None
+    abrupt: bool = False
+    """It ends by taking QEMU down with it (isa-debug-exit), which libvirt takes for a crash."""
 
     def element(self) -> str:
         """The metadata element's content. Base64, for XML cannot carry every character."""
@@ -54,6 +56,8 @@ class Record:
         }
         if self.exit_rule:
             body["exit_rule"] = self.exit_rule.document()
+        if self.abrupt:
+            body["abrupt"] = True
         element = ET.Element("machine", {"version": "1"})
         element.text = base64.b64encode(json.dumps(body, sort_keys=True).encode()).decode()
         return ET.tostring(element, encoding="unicode")
@@ -69,7 +73,7 @@ def record_from(element: str) -> Record:
         body = json.loads(base64.b64decode(ET.fromstring(element).text or ""))  # noqa: S314 - libvirt parsed it before
         end = Exit(*body["exit"]) if body["exit"] else None
         rule = exit_rule_from(body["exit_rule"]) if body.get("exit_rule") else None
-        return Record(body["metadata"], body["can_shut_down"], body["console"], body["started_at"], end, rule)
+        return Record(body["metadata"], body["can_shut_down"], body["console"], body["started_at"], end, rule, bool(body.get("abrupt")))
     except (ET.ParseError, ValueError, KeyError, TypeError, UnifleetError) as error:
         raise UnifleetError(f"a domain's {NAMESPACE} metadata cannot be read: {error}", "undefine the domain with virsh") from error
 
@@ -104,7 +108,7 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
     _add(domain, "uuid", spec.key)
     _add(domain, "title", spec.title)
     metadata = ET.SubElement(domain, "metadata")
-    record = Record(spec.metadata, kernel.can_shut_down, str(console), exit_rule=kernel.exit_rule)
+    record = Record(spec.metadata, kernel.can_shut_down, str(console), exit_rule=kernel.exit_rule, abrupt=bool(kernel.debug_exit))
     machine = ET.fromstring(record.element())  # noqa: S314 - made a line above
     machine.tag = f"{{{NAMESPACE}}}machine"
     metadata.append(machine)
@@ -210,13 +214,16 @@ def exit_of(
     parse: Optional[Callable[[bytes], Optional[int]]],
     finished_at: float,
     rule: Optional[ExitRule] = None,
+    *,
+    abrupt: bool = False,
 ) -> Exit:
     """How a domain that is off ended: what its guest wrote last goes before what the hypervisor can tell.
 
     rule: what the image says of its guest's end. A guest that said nothing has its silent code only if it powered itself off.
+    abrupt: a crash is how this guest ends too, when it has said its code.
     """
     code = None
-    if reason in (Shutoff.SHUTDOWN, Shutoff.UNKNOWN, Shutoff.DAEMON):
+    if reason in (Shutoff.SHUTDOWN, Shutoff.UNKNOWN, Shutoff.DAEMON) or (abrupt and reason == Shutoff.CRASHED):
         code = parse(console_tail) if parse else None
         if rule is not None:
             code = (rule if reason == Shutoff.SHUTDOWN else replace(rule, silent=None)).code(console_tail, code)

@@ -236,7 +236,8 @@ class LibvirtMachines:
                 return MachineState(key, Phase.CREATED, record.metadata)
             reason = Shutoff.CRASHED if state == libvirt.VIR_DOMAIN_CRASHED else reason
             parse = self._own_parsers.get(key) or self._exit_parsers.get(record.metadata.get("family", ""))
-            end = exit_of(reason, _tail(console), parse, self._ended_at.get(key) or _last_change(console), record.exit_rule)
+            at = self._ended_at.get(key) or _last_change(console)
+            end = exit_of(reason, _tail(console), parse, at, record.exit_rule, abrupt=record.abrupt)
             record = self._keep(domain, record.ended(end))
         return MachineState(key, Phase.STOPPED, record.metadata, record.started_at, record.exit)
 

@@ -177,3 +177,11 @@ def test_a_guest_without_acpi_gets_the_device_that_it_ends_by_on_a_pc_alone() ->
     assert domain().find("qemu:commandline", spaces) is None
     microvm = Kernel(Path("/k"), "", debug_exit=0x501, hardware=KernelHardware("microvm"))
     assert domain(kernel=microvm).find("qemu:commandline", spaces) is None
+
+
+@pytest.mark.parametrize(("said", "code"), [(0, 0), (3, 3), (None, 139)])
+def test_a_guest_that_takes_qemu_down_with_it_has_ended_well_if_it_said_so(said: Optional[int], code: int) -> None:
+    element = domain(kernel=Kernel(Path("/k"), "", debug_exit=0x501)).find(f"metadata/{{{NAMESPACE}}}machine")
+    assert element is not None
+    record = record_from(ET.tostring(element, encoding="unicode"))
+    assert exit_of(Shutoff.CRASHED, b"", lambda _tail: said, 5.0, abrupt=record.abrupt).code == code
