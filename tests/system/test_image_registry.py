@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -315,3 +319,56 @@ def test_the_command_does_with_a_registry_what_the_module_does(registry: Loopbac
     assert "plain HTTP" in run("inspect", other, code=1)
     assert "manifest unknown" in run("resolve", reference, "--insecure", "--hypervisor", "kvm", code=1)
     assert "there is no image" in run("inspect", reference, "--insecure", code=1)
+
+
+def kraft_layout(directory: Path) -> None:
+    """An OCI layout as kraft packs one: an index by platform (qemu, xen), and the kernel at a well-known path."""
+
+    def blob(content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (directory / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+        (directory / "blobs/sha256" / digest).write_bytes(content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    entries = []
+    for system, kernel in (("xen", "grub"), ("qemu", "multiboot")):
+        head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, 0, 0, 64, 56, 0, 64, 0, 0)
+        head += struct.pack("<III", 0x1BADB002, 0x10003, -(0x1BADB002 + 0x10003) & 0xFFFFFFFF) + kernel.encode()
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            entry = tarfile.TarInfo("unikraft/bin/kernel")
+            entry.size = len(head)
+            tar.addfile(entry, io.BytesIO(head))
+        layer = blob(packed.getvalue())
+        config = {
+            "architecture": "x86_64",
+            "os": system,
+            "os.version": "0.16.3",
+            "config": {"Cmd": ["-c", "/nginx.conf"]},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", **blob(json.dumps(config).encode())},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", **layer}],
+        }
+        platform = {"os": system, "architecture": "x86_64", "os.features": ["CONFIG_LIBUKBOOT=y"]}
+        entries.append({"mediaType": manifest["mediaType"], **blob(json.dumps(manifest).encode()), "platform": platform})
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+    top = {"mediaType": index["mediaType"], **blob(json.dumps(index).encode())}
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+
+
+def test_a_kraft_image_is_pulled_for_the_hosts_hypervisor(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    kraft_layout(tmp_path / "kraft")
+    reference = f"{registry.address}/nginx:1"
+    command = ["skopeo", "copy", "-q", "--all", "--dest-tls-verify=false", f"oci:{tmp_path}/kraft", f"docker://{reference}"]
+    subprocess.run(command, check=True)
+    host = ImageStore(tmp_path / "store", registry.address, (registry.address,), "amd64", hypervisor="kvm")
+    image = host.pull(reference, "Always")
+    chosen = host.resolve(image, "kvm", "amd64")
+    assert (chosen.family, chosen.target) == ("unikraft", "kvm/amd64")
+    assert chosen.kernel.read_bytes().endswith(b"multiboot")
+    assert image.command == ("-c", "/nginx.conf")
