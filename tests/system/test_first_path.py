@@ -23,7 +23,8 @@ from footprint import footprint
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
 NODES = {"kvm1": "amd64", "pi1": "arm64"}
-DAEMONSET = (ROOT / "docs/examples/humidity-daemonset.yml").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "docs/examples"
+DAEMONSET = (EXAMPLES / "humidity-daemonset.yml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +143,39 @@ def test_a_label_changed_in_the_inventory_moves_the_unikernel(cluster: Cluster) 
     eventually(lambda: set(cluster.pods("app=humidity")) == {"kvm1", "pi1"}, 60, "a pod on both hosts")
 
 
+def test_one_image_is_a_process_on_the_raspberry_pi_and_a_virtual_machine_on_the_server(cluster: Cluster) -> None:
+    edit_host(cluster, "kvm1", {"location": "germany", "os": "raspbian"})
+    cluster.playbook("labels")
+    cluster.kubectl("apply", "-f", str(EXAMPLES / "green-daemon.yml"))
+    eventually(lambda: set(cluster.pods("app=green")) == {"kvm1", "pi1"}, 60, "a green pod on both hosts")
+    for pod in cluster.pods("app=green").values():
+        log = eventually(lambda name=pod["metadata"]["name"]: cluster.kubectl("logs", name), 90, "a reading of the green daemon")
+        assert re.match(r"sensor=humidity value=\S+ seq=1 uptime=\S+ tag=GREEN\n", log)
+    edit_host(cluster, "kvm1", {"location": "france", "os": None})
+
+
+def test_callers_on_both_kinds_of_host_fetch_from_a_service_on_another_host(cluster: Cluster) -> None:
+    deployment = (EXAMPLES / "caller-deployment.yml").read_text(encoding="utf-8").replace("10.77.0.", "10.77.9.")
+    cluster.kubectl("apply", "-f", "-", stdin=deployment)
+    eventually(lambda: set(cluster.pods("app=caller")) == {"kvm1", "pi1"}, 60, "a caller on both hosts")
+    for node, pod in cluster.pods("app=caller").items():
+        name = pod["metadata"]["name"]
+        eventually(lambda n=name: "status=200" in cluster.kubectl("logs", n), 90, f"an answer in the log of the caller on {node}")
+    vm = eventually(lambda: cluster.pods("app=caller")["kvm1"]["status"].get("podIP"), 30, "the virtual machine's address")
+    assert vm not in ("10.77.9.12", "10.77.9.13")
+    fetch = f"python3 -c 'import urllib.request as u; print(u.urlopen(\"http://{vm}:8080/\", timeout=10).read().decode())'"
+    for host in ("kvm1", "pi1"):
+        assert json.loads(cluster.ssh(host, fetch))["status"] == 200, f"the virtual machine's own service, asked from {host}"
+    cluster.kubectl("delete", "deployment", "caller")
+
+
 def test_a_label_dropped_from_the_inventory_disappears_and_a_foreign_one_stays(cluster: Cluster) -> None:
     cluster.kubectl("label", "node", "pi1", "example.com/foreign=stays")
     edit_host(cluster, "pi1", {"os": None})
     cluster.playbook("labels")
     eventually(lambda: "os" not in cluster.labels("pi1"), 30, "the dropped label to go")
+    eventually(lambda: not cluster.pods("app=green"), 60, "the green daemon to leave both hosts")
+    cluster.kubectl("delete", "daemonset", "green-daemon")
     assert cluster.labels("pi1")["example.com/foreign"] == "stays"
     again = cluster.playbook("labels")
     assert again.changed() == {}
