@@ -33,15 +33,14 @@ _TERMINAL = 1
 
 
 class Key:
-    """One comparison of a u32 filter: 32 bits at offset in the packet; behind: from the end of the IP header."""
+    """One comparison of a u32 filter: 32 bits at offset in the packet, counted from its network header."""
 
-    __slots__ = ("behind", "mask", "offset", "value")
+    __slots__ = ("mask", "offset", "value")
 
-    def __init__(self, value: int, mask: int, offset: int, behind: bool = False) -> None:
+    def __init__(self, value: int, mask: int, offset: int) -> None:
         self.value = value
         self.mask = mask
         self.offset = offset
-        self.behind = behind
 
 
 def attribute(kind: int, content: bytes) -> bytes:
@@ -58,7 +57,7 @@ def redirect_filter(link: int, target: Optional[int], priority: int, match: tupl
     protocol, keys = match
     selector = struct.pack("=BBBxHHhhI", _TERMINAL, 0, len(keys), 0, 0, 0, 0, 0)
     for key in keys:
-        selector += struct.pack(">II", key.mask, key.value) + struct.pack("=ii", key.offset, -1 if key.behind else 0)
+        selector += struct.pack(">II", key.mask, key.value) + struct.pack("=ii", key.offset, 0)
     options = attribute(_U32_SEL, selector)
     if target is not None:
         parameters = struct.pack("=IIiiiii", 0, 0, _OK if copy else _STOLEN, 0, 0, _EGRESS_MIRROR if copy else _EGRESS_REDIRECT, target)

@@ -33,7 +33,7 @@ _PREFIX = "runu"
 _TUNSETIFF, _TAP, _NO_PI, _VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
 _GETIFADDR, _GETNETMASK, _GETHWADDR, _GETMTU, _SETMTU, _GETFLAGS, _SETFLAGS = 0x8915, 0x891B, 0x8927, 0x8921, 0x8922, 0x8913, 0x8914
 _UP = 1
-_ARP, _TCP, _UDP = 0x0806, 6, 17
+_ARP, _TCP, _UDP, _PORTS = 0x0806, 6, 17, 20
 
 
 class Link:
@@ -130,11 +130,11 @@ def _redirect(link: int, tap: int, ports: tuple[int, ...]) -> None:
         everything = [netlink.Key(0, 0, 0)]
         priority = 1
         for protocol in (_TCP, _UDP):
+            no_options = netlink.Key(0x45000000, 0xFF000000, 0)  # u32 knows where the ports are only behind a header of 20 bytes
             is_protocol = netlink.Key(protocol << 16, 0x00FF0000, 8)
-            ephemeral = netlink.Key(0x8000, 0xC000, 0, behind=True)
-            kept = [ephemeral] + [netlink.Key(port, 0xFFFF, 0, behind=True) for port in ports]
+            kept = [netlink.Key(0x8000, 0xC000, _PORTS), *(netlink.Key(port, 0xFFFF, _PORTS) for port in ports)]
             for key in kept:
-                route.ask(netlink.redirect_filter(link, None, priority, (netlink.ETH_P_IP, [is_protocol, key])))
+                route.ask(netlink.redirect_filter(link, None, priority, (netlink.ETH_P_IP, [no_options, is_protocol, key])))
                 priority += 1
         route.ask(netlink.redirect_filter(link, tap, priority, (_ARP, everything), copy=True))
         route.ask(netlink.redirect_filter(link, tap, priority + 1, (netlink.ETH_P_ALL, everything)))
