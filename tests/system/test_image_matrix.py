@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stock_containerd import SUITES, Containerd, packages
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import choose_entry
-from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_apt
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, Layout, pack, write
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-CACHE = Path.home() / ".cache" / "unifleet" / "containerd"
-SUITES = {"bookworm": "1.6", "trixie": "1.7", "sid": "2."}
 PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7")
 KERNELS = ("kvm/amd64", "process/amd64", "xen/amd64", "kvm/arm64", "process/arm64", "process/arm")
 
@@ -41,55 +37,6 @@ def image(*, split: bool) -> Layout:
     return pack(ImageContent(profile, {**files, "etc/motd": (b"shared", False)}, split=split))
 
 
-def packages(suite: str) -> Path:
-    """containerd and runc of a Debian suite, unpacked; from the machine's own package sources."""
-    place = CACHE / suite
-    if (place / "usr/bin/containerd").is_file():
-        return place
-    work = CACHE / f"{suite}.{os.getpid()}"
-    for name in ("lists/partial", "cache/archives/partial", "root"):
-        (work / name).mkdir(parents=True)
-    found = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    sources = lab_apt.parse({path.name: path.read_text() for path in found if path.is_file()})
-    (work / "lab.sources").write_text(lab_apt.render(lab_apt.debian_archive(sources, "bookworm", suite)))
-    options = [f"Dir::Etc::sourcelist={work}/lab.sources", "Dir::Etc::sourceparts=/dev/null", f"Dir::State::lists={work}/lists"]
-    options += [f"Dir::Cache={work}/cache", "APT::Sandbox::User=root", "APT::Architectures=amd64"]
-    apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
-    try:
-        subprocess.run([*apt, "update"], check=True, capture_output=True)
-        subprocess.run([*apt, "download", "containerd", "runc"], check=True, capture_output=True, cwd=work)
-        for package in work.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
-        (work / "root").rename(place)
-    finally:
-        shutil.rmtree(work)
-    return place
-
-
-@dataclass(frozen=True)
-class Containerd:
-    """A running containerd and its ctr."""
-
-    programs: Path
-    directory: Path
-
-    def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [str(self.programs / "ctr"), "-a", str(self.directory / "s.sock"), *arguments]
-        return subprocess.run(command, check=check, capture_output=True, text=True, env=self.environment(), timeout=120)
-
-    def environment(self) -> Mapping[str, str]:
-        """Debian 12's runc for all of them, as a newer one wants a newer libc than this machine's."""
-        runc = packages("bookworm") / "usr"
-        return {**os.environ, "PATH": f"{runc}/bin:{runc}/sbin:{self.programs}:{os.environ['PATH']}", "TMPDIR": str(self.directory)}
-
-    def root_of(self, reference: str, name: str) -> Path:
-        """The image mounted, as a container would see it."""
-        place = self.directory / name
-        place.mkdir()
-        self.ctr("images", "mount", reference, str(place))
-        return place
-
-
 @pytest.fixture(params=list(SUITES))
 def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containerd]:
     try:
@@ -98,31 +45,17 @@ def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Conta
         if request.param != "sid":
             raise
         pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
-    said = subprocess.run([programs / "containerd", "--version"], check=True, capture_output=True, text=True).stdout
-    assert f" {SUITES[request.param]}" in said, said
-    print(said.strip())
-    directory = tmp_path
-    config = directory / "config.toml"
-    config.write_text(
-        f"version = 2\nroot = '{directory}/root'\nstate = '{directory}/state'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n"
-        f"[grpc]\naddress = '{directory}/s.sock'\n"
-    )
-    log = (directory / "log").open("wb")
-    made = Containerd(programs, directory)
-    with subprocess.Popen([programs / "containerd", "-c", config], stdout=log, stderr=log, env=made.environment()) as process:
-        try:
-            until = time.monotonic() + 30
-            while made.ctr("version", check=False).returncode:
-                assert process.poll() is None, (directory / "log").read_text()
-                assert time.monotonic() < until, (directory / "log").read_text()
-                time.sleep(0.1)
-            yield made
-        finally:
-            for place in sorted(directory.iterdir()):
-                if place.is_mount():
-                    subprocess.run(["umount", place], check=False)
-            process.terminate()
-    log.close()
+    made = Containerd(programs, tmp_path)
+    assert f" {SUITES[request.param]}" in made.version(), made.version()
+    print(made.version())
+    made.start()
+    try:
+        yield made
+    finally:
+        for place in sorted(tmp_path.iterdir()):
+            if place.is_mount():
+                subprocess.run(["umount", place], check=False)
+        made.stop()
 
 
 def push(address: str, layout: Layout, tmp_path: Path, tag: str) -> str:
