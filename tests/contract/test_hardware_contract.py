@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from bench import Bench, has_stopped, wait_for
 
-from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Exit, Kernel, Machines
+from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Exit, Interface, Kernel, Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule, Hardware
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import NICS, ExitRule, Hardware
 
 pytestmark = [pytest.mark.contract, pytest.mark.only("kvm")]
 
@@ -50,6 +52,31 @@ def test_a_virtio_console_is_logged_in_place_of_the_serial_line(bench: Bench, ma
     rule = ExitRule(silent=5)
     end, console = run(bench, machines, bench.exits_well().boot, hardware=Hardware(machine, console="virtio"), exit_rule=rule)
     assert (end.code, console) == (5, b"")
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    """A bridge of the host with nothing on it."""
+    name = "contract0"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+@pytest.mark.parametrize(("machine", "nic"), [(machine, nic) for machine in ("pc", "q35", "microvm") for nic in NICS[machine]])
+def test_every_network_card_that_an_image_may_ask_for_is_there(
+    bench: Bench, machines: Machines, bridge: str, machine: str, nic: str
+) -> None:
+    spec = bench.spec(bench.fails())
+    assert isinstance(spec.boot, Kernel)
+    card = Interface("10.0.0.5/24", "10.0.0.1", bridge, "52:54:00:00:00:01")
+    machines.prepare(replace(spec, boot=replace(spec.boot, hardware=Hardware(machine, nic)), interface=card))
+    machines.start(spec.key)
+    wait_for("the machine to stop", lambda: has_stopped(machines, spec.key))
+    state = machines.state(spec.key)
+    assert state is not None
+    assert state.exit is not None
+    assert (state.exit.code, state.exit.message) == (2, ""), bench.console(machines, spec.key)
 
 
 def test_what_the_image_says_of_its_end_outlives_the_agent(bench: Bench, machines: Machines) -> None:
