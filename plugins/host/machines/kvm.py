@@ -15,7 +15,7 @@ from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.machines.accelerator import QBOOT, Accelerator, choose
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Kernel, MachineSpec
-from ansible_collections.unifleet.hybrid.plugins.host.machines.libvirt_domain import Hardware, domain_xml
+from ansible_collections.unifleet.hybrid.plugins.host.machines.libvirt_domain import domain_xml, host_hardware
 from ansible_collections.unifleet.hybrid.plugins.host.machines.libvirt_machines import LibvirtMachines
 from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings
 from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import control_groups
@@ -49,11 +49,6 @@ class KvmMachines(LibvirtMachines):
 
     def _domain_xml(self, spec: MachineSpec, kernel: Kernel, console: Path) -> str:
         chosen = self.accelerator
-        hardware = Hardware(
-            domain_type="kvm" if chosen.kind == "kvm" else "qemu",
-            cpu=chosen.cpu,
-            architecture=platform.machine(),
-            loader=QBOOT if QBOOT.is_file() else None,
-            limit_cpu=self._limit_cpu,
-        )
+        kind = "kvm" if chosen.kind == "kvm" else "qemu"
+        hardware = host_hardware(platform.machine(), kind, chosen.cpu, QBOOT if QBOOT.is_file() else None, self._limit_cpu)
         return domain_xml(spec, kernel, console, hardware)

@@ -94,6 +94,13 @@ class Hardware:
     machines: tuple[str, ...] = ("pc", "q35", "microvm")
 
 
+def host_hardware(machine: str, domain_type: str, cpu: str, loader: Optional[Path], limit_cpu: bool) -> Hardware:
+    """Of a host that uname calls machine: pc with the quick ROM on x86, virt on everything else."""
+    if machine in ("x86_64", "i686"):
+        return Hardware(domain_type, cpu, architecture=machine, loader=loader, limit_cpu=limit_cpu)
+    return Hardware(domain_type, cpu, machine="virt", architecture=machine, limit_cpu=limit_cpu, machines=("virt",))
+
+
 def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardware) -> str:
     """The domain of a machine: a kernel booted directly, a serial console with a log file, and no device that was not asked for.
 
@@ -126,7 +133,8 @@ def domain_xml(spec: MachineSpec, kernel: Kernel, console: Path, hardware: Hardw
     if kernel.initrd:
         _add(system, "initrd", str(kernel.initrd))
     _add(system, "cmdline", kernel.command_line)
-    ET.SubElement(ET.SubElement(domain, "features"), "acpi")
+    if wanted.machine != "virt":  # where libvirt has ACPI with UEFI only; the button is a line of the virt's GPIO controller then
+        ET.SubElement(ET.SubElement(domain, "features"), "acpi")
     if hardware.cpu == "host":
         ET.SubElement(domain, "cpu", {"mode": "host-passthrough"})
     elif hardware.cpu == "max":

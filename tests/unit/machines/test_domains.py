@@ -22,6 +22,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.machines.libvirt_domain im
     Shutoff,
     domain_xml,
     exit_of,
+    host_hardware,
     record_from,
 )
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -185,3 +186,12 @@ def test_a_guest_that_takes_qemu_down_with_it_has_ended_well_if_it_said_so(said:
     assert element is not None
     record = record_from(ET.tostring(element, encoding="unicode"))
     assert exit_of(Shutoff.CRASHED, b"", lambda _tail: said, 5.0, abrupt=record.abrupt).code == code
+
+
+def test_an_arm_server_boots_virt_without_what_only_a_pc_has() -> None:
+    arm = host_hardware("aarch64", "kvm", "host", Path("/rom"), True)
+    made = domain(arm, Kernel(Path("/k"), ""))
+    system = made.find("os/type")
+    assert system is not None
+    assert (system.get("machine"), system.get("arch"), made.find("os/loader"), made.find("features")) == ("virt", "aarch64", None, None)
+    assert host_hardware("x86_64", "qemu", "max", None, False) == Hardware("qemu", "max")
