@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
+import os
 import ssl
 import subprocess
 import threading
@@ -25,6 +26,7 @@ import pytest
 from aiohttp import web
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.cache import disk_usage
+from ansible_collections.unifleet.hybrid.plugins.host.images.collector import CollectLimits
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import ImageError, RegistryCredentials, RegistrySettings
 from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, pack, write
@@ -289,3 +291,43 @@ def test_a_registry_of_a_private_authority_is_trusted_where_that_is_configured_a
         with pytest.raises(ImageError, match="HTTP response to HTTPS client") as caught:
             ImageStore(tmp_path / "strict", plain.address).pull("humidity-daemon")
         print(caught.value)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def test_a_disk_that_fills_up_is_emptied_to_the_low_mark_and_what_is_used_stays(
+    registry: LoopbackRegistry, tmp_path: Path, small_disk: Path
+) -> None:
+    images = ImageStore(small_disk / "store", registry.address, (registry.address,), "amd64")
+    limits = CollectLimits(minimum_age=0.0)
+    digests = []
+    for number in range(8):
+        push(registry.address, tmp_path, f"unit{number}:1", bytes([65 + number]))
+        digests.append(images.pull(f"unit{number}:1").digest)
+    assert images.collect(limits, ()).removed == ()
+    push(registry.address, tmp_path, "big:1", b"big" * 4)
+    with pytest.raises(ImageError, match="disk has left|make room|No space") as caught:
+        images.pull("big:1")
+    print(caught.value)
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    filler.write_bytes(b"x" * int(disk.f_bavail * disk.f_frsize - 0.1 * disk.f_blocks * disk.f_frsize))
+    done = images.collect(limits, {digests[0]})
+    disk = os.statvfs(small_disk)
+    print(f"freed {done.freed} bytes, {100 * disk.f_bavail / disk.f_blocks:.0f} % of the disk are free")
+    assert done.missing == 0
+    assert list(done.removed) == digests[1 : 1 + len(done.removed)]
+    assert disk.f_bavail >= 0.2 * disk.f_blocks
+    assert images.pull("unit0:1", "Never").digest == digests[0]
+    filler.write_bytes(filler.read_bytes() + b"x" * int(disk.f_bavail * disk.f_frsize * 0.9))
+    done = images.collect(limits, set(digests))
+    assert (done.removed, done.missing > 0) == ((), True)

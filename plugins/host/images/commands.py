@@ -252,7 +252,8 @@ def _found(options: argparse.Namespace) -> Iterator[tuple[explanation.Found, exp
     insecure = node.insecure_registries
     if options.insecure and source.reference is not None:
         insecure = (*insecure, source.reference.domain)
-    host = explanation.Host(hypervisor, options.arch or oci_architecture(platform.machine())[0], node.default_registry, insecure)
+    architecture = options.arch or oci_architecture(platform.machine())[0]
+    host = explanation.Host(hypervisor, architecture, node.default_registry, insecure, node.registries)
     logins = credentials_of(options.authfile, source.reference.domain) if source.reference else ()
     with explanation.found(source, host, logins) as look:
         yield look, host

@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, RegistryCredentials
+from ansible_collections.unifleet.hybrid.plugins.host.images.contract import (
+    Bootable,
+    Image,
+    ImageError,
+    RegistryCredentials,
+    RegistrySettings,
+)
 from ansible_collections.unifleet.hybrid.plugins.host.images.layout_registry import LayoutRegistry
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import Choice, choose_entry, digest_of
 from ansible_collections.unifleet.hybrid.plugins.host.images.registry import Registry
@@ -31,6 +37,7 @@ class Host:
     architecture: str
     default_registry: str = DOCKER_HUB
     insecure_registries: tuple[str, ...] = ()
+    registries: Mapping[str, RegistrySettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def found(source: Source, host: Host, credentials: Sequence[RegistryCredentials]
             registry: Registry = layout
             reference = parse_reference(layout.name())
         else:
-            registry = Registry(host.insecure_registries)
+            registry = Registry(host.insecure_registries, settings=host.registries)
             reference = source.reference or parse_reference("")
         work = Path(directory, "top")
         work.mkdir()

@@ -12,10 +12,14 @@ import functools
 import importlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.unifleet.hybrid.plugins.host.images.contract import RegistrySettings
+from ansible_collections.unifleet.hybrid.plugins.host.images.registry_settings import registry_settings
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import DOCKER_HUB
 
 CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
@@ -29,6 +33,7 @@ class NodeSettings:
     default_registry: str = DOCKER_HUB
     insecure_registries: tuple[str, ...] = ()
     image_directory: Path = Path("/var/lib/unifleet/images")
+    registries: Mapping[str, RegistrySettings] = field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=1)
@@ -53,7 +58,15 @@ def read_settings(path: Path) -> NodeSettings:
         default_registry=registry if isinstance(registry, str) else DOCKER_HUB,
         insecure_registries=tuple(str(entry) for entry in insecure) if isinstance(insecure, list) else (),
         image_directory=Path(str(images.get("directory") or Path(str(document.get("state_directory", "/var/lib/unifleet")), "images"))),
+        registries=_registries(images.get("registries", {})),
     )
+
+
+def _registries(table: Any) -> Mapping[str, RegistrySettings]:
+    try:
+        return registry_settings(table)
+    except UnifleetError:
+        return {}
 
 
 def _decoded(text: str, suffix: str) -> Any:
