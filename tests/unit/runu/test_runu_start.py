@@ -1,0 +1,49 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each command imports: Python's start is most of what a command costs, and one import too many doubles it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[3]
+ROOM = "ansible_collections.unifleet.hybrid.plugins.host.runu"
+HEAVY = {
+    "re",
+    "json",
+    "enum",
+    "typing",
+    "dataclasses",
+    "pathlib",
+    "subprocess",
+    "socket",
+    "signal",
+    "argparse",
+    "logging",
+    "ctypes",
+    "tempfile",
+    "inspect",
+}
+
+
+def imported_by(*modules: str) -> set[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'collections')!r})\n"
+    code += "".join(f"import {ROOM}.{module}\n" for module in modules) + "print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-ISE", "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [("main", "lifecycle", "state"), ("main", "config", "bundle", "unikernel"), ("monitor",)],
+    ids=["start, kill, delete", "create of an ordinary container", "the monitor"],
+)
+def test_nothing_heavy_is_imported(modules: tuple[str, ...]) -> None:
+    assert not imported_by(*modules) & HEAVY
