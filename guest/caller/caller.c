@@ -255,10 +255,8 @@ int app_main(int argc, char **argv, char **env) {
     enum net_result result = net_start(env);
     if (result == NET_OK && options.port)
         result = http_serve(options.port, serve);
-    if (result != NET_OK) {
-        refuse("no network to call by", net_result_text(result));
-        return EXIT_NETWORK;
-    }
+    if (result != NET_OK)
+        return args_without_network("caller", "it cannot work", net_result_text(result));
     uint64_t due = os_now();
     for (now.number = 1;; now.number++) {
         code = make_call();

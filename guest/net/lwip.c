@@ -15,12 +15,19 @@
 #include "lwip/etharp.h"
 #include "lwip/init.h"
 #include "lwip/netif.h"
+#include "lwip/prot/tcp.h"
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
 #include "lwip/udp.h"
 #include "netif/ethernet.h"
 
-enum { STREAMS = 80, LISTENERS = MEMP_NUM_TCP_PCB_LISTEN, SOCKETS = MEMP_NUM_UDP_PCB, FRAMES_AT_ONCE = 64, MILLISECOND = 1000000, TTL = 64 };
+#include "hooks.h"
+
+enum { STREAMS = 80, LISTENERS = MEMP_NUM_TCP_PCB_LISTEN, SOCKETS = MEMP_NUM_UDP_PCB, FRAMES_AT_ONCE = 64, MILLISECOND = 1000000 };
+
+/* What makes room when every connection is taken: those that only wait for a peer's last word (it may be dead, and lwIP asks for minutes),
+ * then those whose peer has not shown that it is there. */
+enum { PRIORITY_CLOSED = TCP_PRIO_MIN, PRIORITY_HALF_OPEN = TCP_PRIO_MIN + 1 };
 
 struct listener {
     struct tcp_pcb *pcb;
@@ -55,6 +62,11 @@ _Noreturn void lwip_broken(const char *assertion) {
 
 u32_t sys_now(void) {
     return (u32_t)(os_now() / MILLISECOND);
+}
+
+err_t lwip_check_segment(const struct tcp_pcb *pcb, const struct tcp_hdr *header) {
+    bool has_next = pcb->state != CLOSED && pcb->state != LISTEN && pcb->state != SYN_SENT;
+    return has_next && header->seqno - pcb->rcv_nxt == 0x80000000u ? ERR_VAL : ERR_OK;
 }
 
 static err_t send_frame(struct netif *netif, struct pbuf *p) {
@@ -106,6 +118,7 @@ static err_t settle(struct net_stream *stream) {
     struct tcp_pcb *pcb = stream->pcb;
     closings--;
     forget(stream);
+    tcp_setprio(pcb, PRIORITY_CLOSED);
     if (tcp_close(pcb) == ERR_OK)
         return ERR_OK;
     tcp_abort(pcb);
@@ -174,7 +187,8 @@ static err_t on_received(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t e
     struct net_stream *stream = arg;
     (void)error;
     if (!p) {
-        stream->events->received(stream->owner, NULL, 0);
+        if (!stream->closed)
+            stream->events->received(stream->owner, NULL, 0);
         return settle(stream);
     }
     tcp_recved(pcb, p->tot_len);
@@ -204,7 +218,8 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t error) {
     struct net_stream *stream = arg;
     (void)pcb, (void)error;
     stream->connecting = false;
-    stream->events->opened(stream->owner);
+    if (!stream->closed)
+        stream->events->opened(stream->owner);
     return settle(stream);
 }
 
@@ -228,6 +243,7 @@ static err_t on_accepted(void *arg, struct tcp_pcb *pcb, err_t error) {
         return ERR_VAL;
     struct net_stream *stream = take_stream(pcb, listener->events);
     if (stream) {
+        tcp_setprio(pcb, TCP_PRIO_NORMAL);
         stream->owner = listener->accept(stream);
         if (stream->owner)
             return settle(stream);
@@ -252,6 +268,7 @@ enum net_result net_listen(uint16_t port, const struct net_stream_events *events
         tcp_close(pcb);
         return result_of(error, false);
     }
+    tcp_setprio((struct tcp_pcb *)listening, PRIORITY_HALF_OPEN);
     *listener = (struct listener){listening, events, accept};
     tcp_arg(listening, listener);
     tcp_accept(listening, on_accepted);

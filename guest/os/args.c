@@ -26,6 +26,17 @@ int args_refuse(const char *program, const char *what, const char *word) {
     return EXIT_USAGE;
 }
 
+int args_without_network(const char *program, const char *what, const char *why) {
+    static char bytes[512];
+    struct line line = {bytes, sizeof bytes - 1, 0};
+    line_text(&line, what);
+    line_text(&line, ": ");
+    line_text(&line, why);
+    bytes[line.length] = 0;
+    args_refuse(program, bytes, NULL);
+    return EXIT_NETWORK;
+}
+
 static int refuse_unknown(const char *program, const struct arg *args, int count, const char *word) {
     static char bytes[512];
     struct line line = {bytes, sizeof bytes - 1, 0};

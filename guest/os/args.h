@@ -23,6 +23,9 @@ int args_parse(const char *program, struct arg *args, int count, int argc, char 
 /* Print "PROGRAM: what: word" (word may be NULL) and return EXIT_USAGE. */
 int args_refuse(const char *program, const char *what, const char *word);
 
+/* Print "PROGRAM: what: why" and return EXIT_NETWORK. */
+int args_without_network(const char *program, const char *what, const char *why);
+
 /* text as a whole number up to most; as seconds in nanoseconds, from least on. NULL leaves out as it is. */
 bool args_number(const char *text, uint64_t most, uint64_t *out);
 bool args_seconds(const char *text, uint64_t least, uint64_t *out);

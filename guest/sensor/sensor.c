@@ -270,6 +270,7 @@ static void serve(const struct http_request *request, struct http_answer *answer
 
 /* Without --port a sensor serves where it can and says so where it ought to be able to; with it, it must. */
 static int begin_serving(const struct options *o, char **env) {
+    int code;
     if (!o->port)
         return 0;
     enum net_result result = net_start(env);
@@ -278,8 +279,8 @@ static int begin_serving(const struct options *o, char **env) {
     const char *address = env_get(env, "UNIFLEET_ADDRESS");
     if (result == NET_OK || (result == NET_ABSENT && !o->port_given && !(address && *address)))
         return 0;
-    refuse("its readings cannot be served", net_result_text(result));
-    return o->port_given ? EXIT_NETWORK : 0;
+    code = args_without_network("sensor", "its readings cannot be served", net_result_text(result));
+    return o->port_given ? code : 0;
 }
 
 int app_main(int argc, char **argv, char **env) {

@@ -53,6 +53,11 @@
 #define TCP_OOSEQ_MAX_PBUFS 8
 #define LWIP_HOOK_TCP_ISN(local, local_port, remote, remote_port) ((uint32_t)os_random())
 
+/* A segment half the sequence space away from the one that is awaited counts as before and after it at once (RFC 1982, 3.2): tcp_receive
+ * of lwIP 2.1.3 takes it for overlapping and trips over "insane offset!". */
+#define LWIP_HOOK_FILENAME "hooks.h"
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, options, options_first, options_rest, p) lwip_check_segment(pcb, header)
+
 #define ARP_TABLE_SIZE 32
 #define ARP_QUEUEING 1
 #define ARP_QUEUE_LEN 4

@@ -194,7 +194,8 @@ static void ready(void *owner, short found) {
             return;
         }
         stream->connecting = false;
-        stream->events->opened(stream->owner);
+        if (!stream->closed)
+            stream->events->opened(stream->owner);
     }
     if (stream->waiting && !flush(stream))
         return;
