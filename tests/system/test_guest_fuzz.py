@@ -1,7 +1,10 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The guests' network code as a host program under sanitizers, fed with spoiled packets (guest/tests/fuzz.c); `make -C guest fuzz` goes on for longer."""
+"""The guests' network code as a host program under sanitizers, fed with spoiled packets (guest/tests/fuzz.c).
+
+`make -C guest fuzz` goes on for longer.
+"""
 
 from __future__ import annotations
 

@@ -494,7 +494,7 @@ def test_a_virtual_machine_reads_its_sensor_from_its_initrd(build: Path, tmp_pat
 def test_a_sensor_takes_the_latest_line_of_the_stream_that_its_host_feeds(build: Path, tmp_path: Path, target: str) -> None:
     feed = tmp_path / "feed"
     kind = "device" if target == "microvm" else "pci"
-    devices = ("-device", f"virtio-serial-{kind}", "-chardev", f"socket,id=f,path={feed},server=on,wait=off")
+    devices: tuple[str, ...] = ("-device", f"virtio-serial-{kind}", "-chardev", f"socket,id=f,path={feed},server=on,wait=off")
     devices += ("-device", "virtserialport,chardev=f,name=org.unifleet.sensor")
     with running(build, tmp_path, target, "sensor", "--source", "stream", "--period", "0.1", devices=devices) as guest:
         guest.wait_for('error="nothing to read"')
