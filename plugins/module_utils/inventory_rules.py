@@ -38,7 +38,12 @@ class HostEntry:
     @property
     def node_name(self) -> str:
         """The host's name in the cluster."""
-        return str(self.variables.get("virtual_kubelet_node_name") or self.name)
+        return str(self.variables.get(f"{self._agent}_node_name") or self.name)
+
+    @property
+    def _agent(self) -> str:
+        """The role that runs the host's agent, whose variables begin with its name."""
+        return "worker" if "workers" in self.groups else "virtual_kubelet"
 
     @property
     def is_node(self) -> bool:
@@ -48,7 +53,7 @@ class HostEntry:
     @property
     def addresses(self) -> list[str]:
         """The names and addresses under which the node may serve, beside its own name."""
-        given = [self.variables.get("ansible_host"), self.variables.get("virtual_kubelet_node_ip"), self.name]
+        given = [self.variables.get("ansible_host"), self.variables.get(f"{self._agent}_node_ip"), self.name]
         further = self.variables.get("node_addresses") or []
         return sorted({str(entry) for entry in [*given, *further] if entry} - {self.node_name})
 

@@ -118,6 +118,33 @@ def run_file(host: Host, machine: Machine) -> dict[str, object]:
     }
 
 
+KERNEL_SETTINGS = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+"""What a kubelet insists on (k/k pkg/util/sysctl/sysctl.go), and the machine's kernel, not the host's to set, may have otherwise."""
+
+
+def kernel_files() -> dict[str, str]:
+    """Files below the root by which a host shows its programs the kernel settings that a kubelet wants to see."""
+    commands = ["mkdir -p /run/unifleet-lab"]
+    for name, value in KERNEL_SETTINGS.items():
+        shown = f"/run/unifleet-lab/{name.replace('/', '.')}"
+        commands += [f"echo {value} >{shown}", f"mount --bind {shown} /proc/sys/{name}"]
+    unit = f"""\
+# The kernel is the machine's; a kubelet ends when it can neither find it as it wants nor make it so.
+[Unit]
+Before=kubelet.service
+ConditionPathIsReadWrite=!/proc/sys/vm/overcommit_memory
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec '{"; ".join(commands)}'
+"""
+    return {
+        "etc/systemd/system/unifleet-lab-kernel.service": unit,
+        "etc/systemd/system/multi-user.target.d/10-unifleet-lab.conf": "[Unit]\nWants=unifleet-lab-kernel.service\n",
+    }
+
+
 def hosts_file(host: Host) -> str:
     return f"127.0.0.1 localhost\n{host.address} {host.name}\n"
 

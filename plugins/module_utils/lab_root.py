@@ -60,6 +60,8 @@ def hand_over(root: Root, host: Host, run: Callable[[Sequence[str]], str]) -> st
     root.write("etc/hosts", lab_boot.hosts_file(host))
     uplink = _UPLINK.read_text(encoding="utf-8") if _UPLINK.is_file() else None
     root.write("etc/resolv.conf", lab_boot.name_servers(Path("/etc/resolv.conf").read_text(encoding="utf-8"), uplink))
+    for name, text in lab_boot.kernel_files().items():
+        root.write(name, text)
     if not root.read("etc/machine-id"):
         root.write("etc/machine-id", secrets.token_hex(16) + "\n", 0o444)
     _hand_over_packages(root, run)

@@ -68,10 +68,11 @@ class LabelPlan:
 
 @dataclass(frozen=True)
 class NodeWish:
-    """What the inventory wants of one node."""
+    """What the inventory wants of one node. observed: labels that were found out on the host, which nobody owns; None: not there."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    observed: Mapping[str, Optional[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def plan_node(node: Mapping[str, Any], wish: NodeWish) -> NodePlan:
         # Labels from the time before the agent came: it owns them now, or they go.
         owned -= read_owned(annotations, AGENT_LABELS) | set(waiting)
     plan = plan_labels(labels, owned, ours)
+    plan = LabelPlan({**plan.patch, **_observations(labels, wish)}, plan.owned)
     new_taints = plan_taints(taints, read_owned(annotations, INVENTORY_TAINTS), wish.taints)
 
     notes = {
@@ -175,6 +177,12 @@ def plan_node(node: Mapping[str, Any], wish: NodeWish) -> NodePlan:
     )
 
 
+def _observations(labels: Mapping[str, str], wish: NodeWish) -> dict[str, Optional[str]]:
+    """What has to change for the labels that were found out on the host."""
+    found = {key: value for key, value in wish.observed.items() if key not in wish.labels}
+    return {key: value for key, value in sorted(found.items()) if labels.get(key) != value}
+
+
 def parse_taints(taints: Mapping[Any, Any], source: str) -> tuple[Taint, ...]:
     """{"KEY:EFFECT": VALUE} as taints, sorted. Raises LabelError naming every entry that is none."""
     problems = []
@@ -195,13 +203,14 @@ def parse_taints(taints: Mapping[Any, Any], source: str) -> tuple[Taint, ...]:
     return tuple(result)
 
 
-def parse_wish(labels: Mapping[Any, Any], taints: Mapping[Any, Any], source: str) -> NodeWish:
-    """Check one node's labels and taints. Raises LabelError."""
+def parse_wish(labels: Mapping[Any, Any], taints: Mapping[Any, Any], source: str, observed: Optional[Mapping[Any, Any]] = None) -> NodeWish:
+    """Check one node's labels and taints, and the labels observed on its host. Raises LabelError."""
+    seen = dict(observed or {})
     locked = tuple(Problem(key, "says what the host is and cannot be set") for key in sorted(LOCKED_LABELS & set(labels)))
-    problems = label_problems(labels) + locked
+    problems = label_problems(labels) + label_problems({key: value or "" for key, value in seen.items()}) + locked
     if problems:
         raise LabelError(f"{source}, labels", problems)
-    return NodeWish(dict(labels), parse_taints(taints, f"{source}, taints"))
+    return NodeWish(dict(labels), parse_taints(taints, f"{source}, taints"), seen)
 
 
 def merge_layers(layers: Iterable[Optional[Mapping[Any, Any]]]) -> dict[Any, Any]:

@@ -26,7 +26,11 @@ options:
         type: path
         required: true
       content:
-        description: The whole content. One of O(files[].content) and O(files[].secret) is needed unless the file shall be absent.
+        description: >-
+          The whole content. One of O(files[].content), O(files[].base64) and O(files[].secret) is needed unless the file shall be absent.
+        type: str
+      base64:
+        description: The whole content in base64, for a file that is no text.
         type: str
       secret:
         description: The whole content, which is shown neither in the diff nor in logs.
@@ -72,7 +76,10 @@ changed_files:
   sample: [/etc/unifleet/virtual-kubelet.toml]
 """
 
+import base64
+import binascii
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -95,6 +102,7 @@ class Wanted:
     content: Optional[bytes]
     mode: int
     secret: bool
+    binary: bool = False
 
 
 def parse(entry: dict[str, Any]) -> Wanted:
@@ -104,11 +112,19 @@ def parse(entry: dict[str, Any]) -> Wanted:
         raise UnifleetError(f"{path} is not an absolute path", "write it without ..")
     if not re.fullmatch(r"0[0-7]{3}", entry["mode"]):
         raise UnifleetError(f"{path}: mode {entry['mode']!r} is not four octal digits", 'quote it, as in "0644"')
-    given = [entry[key] for key in ("content", "secret") if entry[key] is not None]
+    given = [entry[key] for key in ("content", "base64", "secret") if entry[key] is not None]
     absent = entry["state"] == "absent"
     if len(given) != (0 if absent else 1):
-        raise UnifleetError(f"{path}: give {'neither content nor secret' if absent else 'either content or secret'}")
-    return Wanted(path, None if absent else given[0].encode(), int(entry["mode"], 8), entry["secret"] is not None)
+        raise UnifleetError(f"{path}: give {'no content, base64 or secret' if absent else 'one of content, base64 and secret'}")
+    content = None if absent else _decoded(path, given[0]) if entry["base64"] is not None else given[0].encode()
+    return Wanted(path, content, int(entry["mode"], 8), entry["secret"] is not None, entry["base64"] is not None)
+
+
+def _decoded(path: Path, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnifleetError(f"{path}: base64 is not base64: {error}") from error
 
 
 def found_at(path: Path) -> tuple[Optional[bytes], Optional[os.stat_result]]:
@@ -145,6 +161,8 @@ def difference(wanted: Wanted, content: Optional[bytes], status: Optional[os.sta
     def text(value: Optional[bytes]) -> str:
         if value is None:
             return ""
+        if wanted.binary:
+            return f"({len(value)} bytes, sha256 {hashlib.sha256(value).hexdigest()})\n"
         return "(secret)\n" if wanted.secret else value.decode("utf-8", "replace")
 
     before, after = text(content), text(wanted.content)
@@ -189,6 +207,7 @@ def main() -> None:
                 "options": {
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str"},
+                    "base64": {"type": "str"},
                     "secret": {"type": "str", "no_log": True},
                     "mode": {"type": "str", "default": "0644"},
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -28,6 +28,8 @@ options:
     description:
       - Name of a node to what is wanted of it, a mapping of C(labels) (key to value, all strings) and C(taints)
         (C(KEY:EFFECT) to value, for example C(dedicated:NoSchedule) to C(iot)). Both may be left out.
+      - C(observed) holds labels that say what was found on the host, null for what was not. They are set and removed as given, and nobody
+        owns them, so that a call without them leaves them alone. C(labels) win over them.
       - Nodes that are not named are not looked at.
     type: dict
     required: true
@@ -128,16 +130,16 @@ def parse_nodes(nodes: dict[str, Any]) -> dict[str, NodeWish]:
         if trouble:
             troubles.append(f"node name {name!r} {trouble}")
             continue
-        if not isinstance(wanted, dict) or set(wanted) - {"labels", "taints"}:
-            troubles.append(f"node {name}: must be a mapping of labels and taints")
+        if not isinstance(wanted, dict) or set(wanted) - {"labels", "taints", "observed"}:
+            troubles.append(f"node {name}: must be a mapping of labels, taints and observed")
             continue
-        parts = {part: wanted.get(part) or {} for part in ("labels", "taints")}
+        parts = {part: wanted.get(part) or {} for part in ("labels", "taints", "observed")}
         wrong = [part for part, value in parts.items() if not isinstance(value, dict)]
         if wrong:
             troubles.append(f"node {name}: {' and '.join(wrong)} must be a mapping")
             continue
         try:
-            wishes[name] = parse_wish(parts["labels"], parts["taints"], f"node {name}")
+            wishes[name] = parse_wish(parts["labels"], parts["taints"], f"node {name}", parts["observed"])
         except LabelError as error:
             troubles.append(str(error))
     if troubles:

@@ -56,7 +56,7 @@ def test_the_example_inventory_is_good_and_merges_labels_over_groups(tmp_path: P
 
 
 def test_the_labs_inventory_is_good(tmp_path: Path) -> None:
-    assert set(checked("inventories/lab", tmp_path)["hosts"]) == {"kvm1", "pi1"}
+    assert set(checked("inventories/lab", tmp_path)["hosts"]) == {"kvm1", "pi1", "worker1"}
 
 
 def test_a_bad_inventory_is_told_by_host_and_variable(tmp_path: Path) -> None:
