@@ -144,7 +144,7 @@ class PodFirewall:
 
 
 def _add(family: str, **body: dict[str, Any]) -> Command:
-    ((kind, what),) = body.items()
+    kind, what = next(iter(body.items()))
     return {"add": {kind: {"family": family, **what}}}
 
 
