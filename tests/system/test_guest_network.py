@@ -295,9 +295,22 @@ def test_a_sensor_serves_its_latest_reading_to_one_and_to_many_and_ends_when_ask
         with ThreadPoolExecutor(32) as pool:
             answers = list(pool.map(lambda _number: guest.get()[0], range(96)))
         assert answers == [200] * 96
+        guest.wait_for(" seq=2 ")
         guest.ask_to_end()
         assert guest.exit_code() == 0
     assert '\nsensor="hu\\"m" value=-3 seq=2 ' in guest.text()
+
+
+@pytest.mark.parametrize("target", ["microvm", "pc-qboot"])
+def test_a_guests_clock_loses_nothing_while_it_is_busy_serving(build: Path, tmp_path: Path, target: str) -> None:
+    with running(build, tmp_path, target, "sensor", "--period", "0.05") as guest:
+        guest.wait_for(" seq=1 ")
+        first, began = json.loads(guest.get()[1])["uptime"], time.monotonic()
+        with closing(http.client.HTTPConnection(guest.address, guest.port, timeout=10)) as connection:
+            while time.monotonic() < began + 2:
+                connection.request("GET", "/")
+                last = json.loads(connection.getresponse().read())["uptime"]
+        assert last - first == pytest.approx(time.monotonic() - began, abs=0.3)
 
 
 @pytest.mark.parametrize("target", ["microvm", "q35-root-port", "process"])

@@ -94,16 +94,17 @@ bool platform_stopping(void) {
 }
 
 void platform_wait(uint64_t until) {
-    const uint64_t most = devices_are_polled ? 10000000u : 30000000000u;
+    const uint64_t least = 500000, most = devices_are_polled ? 10000000u : 30000000000u;
     uint64_t now = os_now();
     if (now >= until)
         return;
-    uint64_t left = until - now;
+    uint64_t left = until - now > least ? until - now : least;
     uint64_t ticks = (left < most ? left : most) * (ticks_per_second / 1000) / 1000000 + 1;
     start_counting((uint32_t)ticks);
-    if (power_button_pressed() || interrupts_device_came())
-        return;
     /* Interrupts are shut from that look to the hlt (sti holds for one more instruction): no wake-up is missed. */
-    __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
+    if (!power_button_pressed() && !interrupts_device_came())
+        __asm__ volatile("sti\n\thlt\n\tcli" : : : "memory");
     interrupts_device_came();
+    /* What is done until the next sleep may take longer than this one was. */
+    start_counting(0xffffffff);
 }
