@@ -303,7 +303,7 @@ def test_a_sensor_serves_its_latest_reading_to_one_and_to_many_and_ends_when_ask
 
 @pytest.mark.parametrize("target", ["microvm", "pc-qboot"])
 def test_a_guests_clock_loses_nothing_while_it_is_busy_serving(build: Path, tmp_path: Path, target: str) -> None:
-    with running(build, tmp_path, target, "sensor", "--period", "0.05") as guest:
+    with running(build, tmp_path, target, "sensor", "--period", "0.01") as guest:
         guest.wait_for(" seq=1 ")
         first, began = json.loads(guest.get()[1])["uptime"], time.monotonic()
         with closing(http.client.HTTPConnection(guest.address, guest.port, timeout=10)) as connection:
