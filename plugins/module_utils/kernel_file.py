@@ -25,6 +25,8 @@ HEAD = 32768
 """Bytes from the beginning in which a multiboot 2 header may be."""
 TABLE_MOST = 1024
 """Program headers and sections that are looked at."""
+ROW_MOST = 1024
+"""Bytes of one of them; those of today have 40 to 64."""
 NOTES_MOST = 256
 NOTE_SEGMENTS_MOST = 16
 NOTE_BYTES_MOST = 1 << 16
@@ -231,7 +233,7 @@ def _rows(table: tuple[int, int, int], least: int, what: str, read_at: ReadAt) -
     offset, size, count = table
     if not count or not offset:
         return
-    if size < least or count > TABLE_MOST:
+    if not least <= size <= ROW_MOST or count > TABLE_MOST:
         raise UnifleetError(f"the ELF file has {count} {what} of {size} bytes, which cannot be", "the file is damaged; build it anew")
     content = read_at(offset, size * count)
     if len(content) < size * count:

@@ -132,7 +132,8 @@ def expected_files(roots: dict[str, Path]) -> Iterator[tuple[Path, KernelFile]]:
     yield xen / "grub-i386-xen_pvh.bin", KernelFile("elf", "amd64", ("pvh", "xen-pvh"))
     yield roots["memtest86+"] / "boot/memtest86+x64.bin", KernelFile("bzimage", "amd64", ("linux",))
     yield roots["ipxe"] / "boot/ipxe.lkrn", KernelFile("bzimage", "amd64", ("linux",))
-    yield next(roots["linux-image-cloud-amd64"].glob("boot/vmlinuz-*")), KernelFile("bzimage", "amd64", ("linux",), "linux")
+    [kernel] = roots["linux-image-cloud-amd64"].glob("boot/vmlinuz-*")
+    yield kernel, KernelFile("bzimage", "amd64", ("linux",), "linux")
 
 
 def test_real_files_are_told_by_their_marks(roots: dict[str, Path]) -> None:

@@ -199,16 +199,16 @@ class _Header(tarfile.TarInfo):
     long runs of digits (CVE-2024-6232, in every Python before the end of 2024). Sparse files are refused before their maps are read.
     """
 
-    def _proc_pax(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        stream: Any = tar.fileobj
+    def _proc_pax(self, tarfile: tarfile.TarFile) -> tarfile.TarInfo:
+        stream: Any = tarfile.fileobj
         if self.size > PAX_MOST:
             raise UnifleetError("a layer has a header of absurd size", "push the image anew")
         body = stream.read(self._block(self.size))  # type: ignore[attr-defined]
         _check_pax(body[: max(0, self.size)])
         stream.unread(body)
-        return super()._proc_pax(tar)  # type: ignore[misc,no-any-return]
+        return super()._proc_pax(tarfile)  # type: ignore[misc,no-any-return]
 
-    def _proc_sparse(self, tar: tarfile.TarFile) -> tarfile.TarInfo:  # noqa: ARG002
+    def _proc_sparse(self, tarfile: tarfile.TarFile) -> tarfile.TarInfo:  # noqa: ARG002
         raise UnifleetError(f"a layer has a sparse file {self.name[:200]!r}, which is not unpacked", "pack it without holes")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -197,6 +197,7 @@ WHOLE = [
 
 
 @settings(max_examples=400)
+@example(whole=WHOLE[1], changes=[(46, b"\xff\xff\xff\x03")])
 @given(whole=st.sampled_from(WHOLE), changes=st.lists(st.tuples(st.integers(0, 700), st.binary(min_size=1, max_size=9)), max_size=6))
 def test_a_damaged_file_is_told_or_refused_and_never_read_without_bound(whole: bytes, changes: list[tuple[int, bytes]]) -> None:
     content = bytearray(whole)
