@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
@@ -29,6 +30,9 @@ Runner = Callable[..., Any]
 
 NAMESPACES = "/run/netns"
 """A mount that the first `ip netns add` of a machine makes; others may have put namespaces of their own there since."""
+
+BINFMT = "/proc/sys/fs/binfmt_misc"
+"""The mount in which the kernel lists the foreign programs that it can run, binfmt_misc(5)."""
 
 PACKAGES = {
     "depmod": "kmod",
@@ -83,7 +87,7 @@ class Machine:
 
     def ledger(self) -> Ledger:
         """What the lab made in this boot of the machine."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = boot_id()
         try:
             text = self.lab.ledger.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -101,18 +105,18 @@ class Machine:
             before = self.ledger()
             self._write(path, before.noted(record))
 
+    def open_ledger(self) -> None:
+        """Have a ledger of this boot, if with nothing in it: from then on the lab stands."""
+        with self._locked() as path:
+            self._write(path, self.ledger())
+
     def strike(self, record: Record) -> None:
         with self._locked() as path:
             self._write(path, self.ledger().struck(record))
 
     @staticmethod
     def _write(path: Path, ledger: Ledger) -> None:
-        beside = path.with_suffix(".new")
-        with beside.open("w", encoding="utf-8") as out:
-            out.write(lab_ledger.dump(ledger))
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(path)
+        replace_text(path, lab_ledger.dump(ledger))
 
     def make(self, record: Record, do: Callable[[], object]) -> bool:
         """Record the thing and make it, unless the lab has it already; a thing of that name that is not the lab's is an error."""
@@ -148,13 +152,22 @@ class Machine:
         if record.kind is Kind.MOUNT:
             return record.name in mount_points()
         if record.kind is Kind.BINFMT:
-            return Path("/proc/sys/fs/binfmt_misc", record.name).exists()
+            return Path(BINFMT, record.name).exists()
         if record.kind is Kind.TABLE:
             return f"table ip {record.name}" in self.run(["nft", "list", "tables", "ip"]).splitlines()
         return "ActiveState=active" in self.run(["systemctl", "show", "--property=ActiveState", record.name], may_fail=True)
 
+    def as_it_is(self, record: Record) -> Record:
+        """The record with the value that a setting of the kernel has now, for putting it back."""
+        return replace(record, was=Path(record.name).read_text(encoding="ascii").strip()) if record.kind is Kind.SYSCTL else record
+
     def undo(self, record: Record) -> None:
         """Take the thing away (if it is there) and strike the record out."""
+        self.take_away(record)
+        self.strike(record)
+
+    def take_away(self, record: Record) -> None:
+        """Take the thing away, or give it its old value, if it is there; a mount in which others have put something stays."""
         if self.present(record):
             if record.kind is Kind.CGROUP:
                 remove_group(Path(record.name))
@@ -165,7 +178,7 @@ class Machine:
                 self.run(["ip", "netns", "del", record.name])
             elif record.kind is Kind.LINK:
                 self.run(["ip", "link", "del", record.name])
-            elif record.kind is Kind.MOUNT and not (record.name == NAMESPACES and any(Path(NAMESPACES).iterdir())):
+            elif record.kind is Kind.MOUNT and not _holds_anything(record.name):
                 self._unmount(record.name)
             elif record.kind is Kind.TABLE:
                 self.run(["nft", "delete", "table", "ip", record.name])
@@ -176,7 +189,6 @@ class Machine:
         if record.kind is Kind.MOUNT and record.name.startswith("/run/"):
             with contextlib.suppress(OSError):
                 Path(record.name).rmdir()
-        self.strike(record)
 
     def _unmount(self, path: str) -> None:
         """Unmount, waiting for the last processes of a killed host to let go."""
@@ -199,6 +211,27 @@ class Machine:
                 path.unlink()
         with contextlib.suppress(OSError):
             self.lab.directory.rmdir()
+
+
+def _holds_anything(mount: str) -> bool:
+    """Whether there is a namespace, or a binfmt entry, in a mount that the machine's programs share."""
+    empty: dict[str, frozenset[str]] = {NAMESPACES: frozenset(), BINFMT: frozenset({"register", "status"})}
+    return mount in empty and any(path.name not in empty[mount] for path in Path(mount).iterdir())
+
+
+def boot_id() -> str:
+    """The machine's boot (random(4)), as everything that must not outlive it names it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write the file so that whoever reads it, also after a crash, finds the old text or the new one."""
+    beside = path.with_suffix(".new")
+    with beside.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    beside.replace(path)
 
 
 def preflight(find: Callable[[str], str | None], commands: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ description:
     hosts' addresses, IP forwarding, and, for hosts of other architectures, the kernel's ability to run their programs.
   - Everything is recorded in the lab's C(state.json) before it is made. V(absent) takes away what is recorded there,
     hosts included, and nothing else; it can be repeated after it was interrupted.
+  - What several labs of a machine need, IP forwarding and foreign architectures, the last of them puts back as it was before
+    the first. Which labs there are is noted in C(/run/unifleet-labs.json).
 author: [Unifleet developers (@unifleet)]
 options:
   name:
@@ -74,15 +76,18 @@ made:
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_machine, lab_names
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_commons import Commons
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_ledger import Kind, Record
+from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_machine import BINFMT
 from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_names import Lab
+from ansible_collections.unifleet.hybrid.plugins.module_utils.lab_register import is_common
 
-BINFMT = "/proc/sys/fs/binfmt_misc"
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 HANDLERS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm", "riscv64": "qemu-riscv64", "ppc64el": "qemu-ppc64le", "s390x": "qemu-s390x"}
 
@@ -94,6 +99,7 @@ class Network:
         self.module = module
         self.lab = lab
         self.machine = lab_machine.Machine(lab, module.run_command)
+        self.commons = Commons(self.machine)
         self.done: list[str] = []
 
     def _make(self, record: Record, *commands: list[str], data: str | None = None) -> None:
@@ -102,14 +108,20 @@ class Network:
                 self.machine.run(words, data=data)
 
         if not self.machine.present(record) if self.module.check_mode else self.machine.make(record, do):
-            self.done.append(f"{record.kind.value} {record.name}")
+            self.done.append(_word(record))
+
+    def _share(self, record: Record, in_force: Callable[[], bool], do: Callable[[], object]) -> None:
+        if not in_force() if self.module.check_mode else self.commons.use(record, in_force, do):
+            self.done.append(_word(record))
 
     def present(self, architectures: list[str]) -> None:
         foreign = sorted(set(architectures) - self._native())
         for architecture in foreign:
             self._emulate(architecture)
-        if not self.module.check_mode and lab_machine.NAMESPACES not in lab_machine.mount_points():
-            self.machine.note(Record(Kind.MOUNT, lab_machine.NAMESPACES))
+        # The first `ip netns add`, of a host or of anybody, makes this mount.
+        namespaces = Record(Kind.MOUNT, lab_machine.NAMESPACES)
+        if not self.module.check_mode:
+            self.commons.use(namespaces, partial(self.machine.present, namespaces), lambda: None)
         lab = self.lab
         self._make(
             Record(Kind.LINK, lab.bridge),
@@ -138,11 +150,10 @@ class Network:
                 f"hosts of architecture {architecture} need {handler}, which this machine lacks",
                 "apt-get install qemu-user-static binfmt-support",
             )
-        if not Path(BINFMT, "status").exists():
-            self._make(Record(Kind.MOUNT, BINFMT), ["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT])
-        # An entry that was there before the lab is the machine's own; only one that the lab adds goes into the ledger.
-        if not Path(BINFMT, handler).exists():
-            self._make(Record(Kind.BINFMT, handler), ["update-binfmts", "--enable", handler])
+        mount = ["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT]
+        self._share(Record(Kind.MOUNT, BINFMT), Path(BINFMT, "status").exists, partial(self.machine.run, mount))
+        entry = ["update-binfmts", "--enable", handler]
+        self._share(Record(Kind.BINFMT, handler), Path(BINFMT, handler).exists, partial(self.machine.run, entry))
         if not self.module.check_mode and "F" not in self._flags(handler):
             raise UnifleetError(
                 f"{BINFMT}/{handler} lacks the flag F, so programs cannot run inside a host", "use qemu-user-static, not qemu-user"
@@ -156,23 +167,30 @@ class Network:
         return ""
 
     def _forward(self) -> None:
-        was = Path(FORWARDING).read_text(encoding="ascii").strip()
-        if was == "1":
-            return
-        self.done.append(f"sysctl {FORWARDING}")
-        if not self.module.check_mode:
-            self.machine.note(Record(Kind.SYSCTL, FORWARDING, was=was))
-            Path(FORWARDING).write_text("1", encoding="ascii")
+        path = Path(FORWARDING)
+        self._share(
+            Record(Kind.SYSCTL, FORWARDING),
+            lambda: path.read_text(encoding="ascii").strip() == "1",
+            lambda: path.write_text("1", encoding="ascii"),
+        )
 
     def absent(self) -> None:
         for record in self.machine.ledger().undoing():
-            self.done.append(f"{record.kind.value} {record.name}")
-            if not self.module.check_mode:
-                self.machine.undo(record)
+            if not is_common(record):
+                self.done.append(_word(record))
+                if not self.module.check_mode:
+                    self.machine.undo(record)
+        self.done += map(_word, self.commons.leaving())
+        if not self.module.check_mode:
+            self.commons.leave()
         if self.lab.ledger.exists() or (self.lab.directory / "hosts").exists():
             self.done.append(f"directory {self.lab.directory}")
             if not self.module.check_mode:
                 self.machine.remove_state()
+
+
+def _word(record: Record) -> str:
+    return f"{record.kind.value} {record.name}"
 
 
 def main() -> None:
@@ -190,7 +208,7 @@ def main() -> None:
     try:
         lab_machine.preflight(module.get_bin_path, ["ip", "nft", "dpkg"])
         network = Network(module, lab_names.lab(params["name"], params["directory"], params["network"]))
-        before = [f"{record.kind.value} {record.name}" for record in network.machine.ledger().records]
+        before = [_word(record) for record in network.machine.ledger().records]
         if params["state"] == "present":
             lab_machine.may_unshare(module.run_command)
         act = partial(network.present, params["architectures"]) if params["state"] == "present" else network.absent

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -180,6 +181,118 @@ def test_a_killed_supervisor_is_a_power_cut_and_the_next_start_mends_it(trial: T
     os.kill(trial.supervisor(), signal.SIGKILL)
     assert "changed=1" in trial.up()
     assert trial.inside("hostname") == "one"
+
+
+BINFMT = "/proc/sys/fs/binfmt_misc"
+
+
+class Apart:
+    """What labs share, without other people's labs: a network, mounts and a /run of its own. Only the kernel's binfmt entries are one.
+
+    The foreign architecture is armhf, since the labs of other people have arm64.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.program = arm_program(directory / "program", 42)
+        unmount = f"while mountpoint -q {BINFMT}; do umount {BINFMT}; done"
+        script = f"mount -t tmpfs tmpfs /run && {unmount} && echo 0 > /proc/sys/net/ipv4/ip_forward && echo ready && exec sleep infinity"
+        self.keeper = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+        assert self.keeper.stdout
+        assert self.keeper.stdout.readline() == "ready\n"
+        self.emulated = self.emulates
+        """Whether the machine ran armhf before any lab."""
+
+    def shell(self, *words: str) -> str:
+        done = run(["nsenter", f"--target={self.keeper.pid}", "--net", "--mount", *words])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def network(self, number: int, state: str, architecture: str = "armhf") -> str:
+        """Ask for the network of a lab of that number; what the module says."""
+        words = {
+            "name": f"{NAME}-s{number}",
+            "directory": str(self.lab(number)),
+            "network": f"10.77.{50 + number}.0/24",
+            "architectures": [architecture],
+            "state": state,
+        }
+        here = ["-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", "localhost"]
+        return self.shell(str(PROGRAMS / "ansible"), *here, "-m", "unifleet.hybrid.lab_network", "-a", json.dumps(words))
+
+    def lab(self, number: int) -> Path:
+        return self.directory / f"lab{number}"
+
+    @property
+    def forwards(self) -> bool:
+        return self.shell("cat", "/proc/sys/net/ipv4/ip_forward") == "1"
+
+    @property
+    def emulates(self) -> bool:
+        return self.shell("sh", "-c", f"{self.program} 2>&1; echo $?").endswith("42")
+
+    def left(self) -> list[str]:
+        """Files and mounts of labs; a binfmt_misc in which somebody else has an entry is not one."""
+        mounted = self.shell("sh", "-c", f"! mountpoint -q {BINFMT} || ls {BINFMT}").split()
+        return [*self.shell("find", "/run", "-name", "*labs*").splitlines(), *([BINFMT] if mounted == ["register", "status"] else [])]
+
+    def end(self) -> None:
+        self.keeper.kill()
+        self.keeper.communicate()
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Apart]:
+    place = Apart(tmp_path)
+    try:
+        yield place
+    finally:
+        with contextlib.ExitStack() as stack:
+            stack.callback(place.end)
+            for number in (1, 2):
+                stack.callback(place.network, number, "absent")
+
+
+def arm_program(path: Path, status: int) -> Path:
+    """The smallest Linux program for armhf: it ends with the status (elf(5); mov r0, status; mov r7, 1; svc 0)."""
+    code = struct.pack("<III", 0xE3A00000 | status, 0xE3A07001, 0xEF000000)
+    base, head = 0x10000, 52 + 32
+    entry = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\x01\x01\x01", 2, 40, 1, base + head, 52, 0, 0x05000400, 52, 32, 1, 0, 0, 0)
+    segment = struct.pack("<IIIIIIII", 1, 0, base, base, head + len(code), head + len(code), 5, 0x1000)
+    path.write_bytes(entry + segment + code)
+    path.chmod(0o755)
+    return path
+
+
+def test_a_lab_that_came_first_may_go_first(apart: Apart) -> None:
+    apart.network(1, "present")
+    apart.network(2, "present")
+    apart.network(1, "absent")
+    assert apart.forwards
+    assert apart.emulates
+    apart.network(2, "absent")
+    assert (apart.forwards, apart.emulates, apart.left()) == (False, apart.emulated, [])
+
+
+def test_what_a_deleted_lab_held_goes_with_the_last_lab(apart: Apart) -> None:
+    apart.network(1, "present")
+    shutil.rmtree(apart.lab(1))
+    apart.network(2, "present", "amd64")
+    assert apart.forwards
+    assert apart.emulates
+    apart.network(2, "absent")
+    assert (apart.forwards, apart.emulates, apart.left()) == (False, apart.emulated, [])
+
+
+def test_the_list_of_foreign_programs_stays_mounted_where_somebody_else_put_one(apart: Apart) -> None:
+    apart.network(1, "present")
+    apart.shell("sh", "-c", f"echo ':{NAME}:E::{NAME}::/bin/true:' > {BINFMT}/register")
+    try:
+        apart.network(1, "absent")
+        assert apart.emulates == apart.emulated
+        assert apart.shell("ls", f"{BINFMT}/{NAME}")
+    finally:
+        apart.shell("sh", "-c", f"mountpoint -q {BINFMT} || mount -t binfmt_misc binfmt_misc {BINFMT}; echo -1 > {BINFMT}/{NAME}")
 
 
 @contextlib.contextmanager
