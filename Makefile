@@ -62,5 +62,8 @@ molecule: prepare guest ## The molecule scenarios on the lab's hosts: site, labe
 compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
 	@tools/compat
 
+bench: prepare guest ## How quickly unikernels start under containerd, beside bare QEMU and runc
+	@$(VENV)/bin/python tests/system/bench_runu.py
+
 clean: ## Remove what builds made (not the lab, not the cache)
 	@rm -rf build guest/build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -12,9 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Bootable, Image, ImageError, Profile
-from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
+from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import examine_file
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ALSO_RUNS, Hardware
 
 UNUSABLE = "ErrImagePull"
@@ -75,6 +74,8 @@ def _tender(image: Image, profile: Profile, kernel: Path) -> tuple[str, tuple[tu
     """The tender of a Solo5 unikernel and what its manifest asks for; ("", ()) for a program."""
     if profile.family != "mirage":
         return "", ()
+    from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import examine_file  # only Solo5 kernels are looked into
+
     try:
         found = examine_file(kernel)
     except UnifleetError as error:

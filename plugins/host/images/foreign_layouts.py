@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
+from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import KernelFile, examine_file
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import BYTES_MOST, PROFILE_PATH, Profile, profile_from

@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 CHUNK = 1 << 18
 HEADER_MOST = 1 << 20
-LINKS_MOST = 40
 PATH_MOST = 4096
 DEPTH_MOST = 128
 GLOBALS_MOST = 256
@@ -71,35 +71,6 @@ class Budget:
         """Raises UnifleetError when the time is over."""
         if time.monotonic() > self.deadline:
             raise UnifleetError("the image takes too long to unpack on this host", "make the image smaller")
-
-
-def resolve_in_root(root: Path, path: str, follow_last: bool = True) -> Path:
-    """The path on the host of an image's path, symbolic links followed inside the image only; what is not there yet is kept as it is.
-
-    Raises UnifleetError where a link climbs above the root, or links go round.
-    """
-    parts = [part for part in path.split("/") if part not in ("", ".")][::-1]
-    walked: list[str] = []
-    links = 0
-    while parts:
-        part = parts.pop()
-        if part == "..":
-            if not walked:
-                raise UnifleetError(f"path {path[:200]!r} leads out of the image", "an image may only name what is inside of it")
-            walked.pop()
-            continue
-        here = root.joinpath(*walked, part)
-        if (parts or follow_last) and here.is_symlink():
-            links += 1
-            if links > LINKS_MOST:
-                raise UnifleetError(f"path {path[:200]!r} goes through more than {LINKS_MOST} symbolic links", "mend the image")
-            target = str(here.readlink())
-            if target.startswith("/"):
-                walked = []
-            parts.extend(part for part in reversed(target.split("/")) if part not in ("", "."))
-            continue
-        walked.append(part)
-    return root.joinpath(*walked)
 
 
 class _Forward:

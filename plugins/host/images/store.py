@@ -31,7 +31,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.contract import (
     RegistrySettings,
 )
 from ansible_collections.unifleet.hybrid.plugins.host.images.foreign_layouts import read_foreign
-from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, resolve_in_root, unpack_layer
+from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, unpack_layer
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import (
     KRAFT_SYSTEMS,
     Config,
@@ -42,6 +42,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import (
     parse_config,
     parse_manifest,
 )
+from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.host.images.registry import PULL_FAILED, Registry
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import DOCKER_HUB, ImageReference, parse_reference

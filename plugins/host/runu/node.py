@@ -45,7 +45,17 @@ def _probe(config: Config) -> tuple[str, str]:
 
     os.makedirs(os.path.dirname(KEPT), mode=0o755, exist_ok=True)
     chosen = choose(config.accelerator, Path(config.probe_kernel), Path(os.path.dirname(KEPT)) / "probe.json")
+    if chosen.kind == "kvm" and not _open_to_a_group():
+        if config.accelerator == "kvm":
+            raise UnifleetError("/dev/kvm is root's alone, and QEMU does not run as root", "give it to a group: chgrp kvm, chmod g+rw")
+        return "tcg", "max"
     return chosen.kind, chosen.cpu
+
+
+def _open_to_a_group() -> bool:
+    """Whether QEMU's user can be given /dev/kvm: it is everybody's, or that of a group that is not root's."""
+    found = os.stat("/dev/kvm")
+    return found.st_mode & 0o006 == 0o006 or (found.st_mode & 0o060 == 0o060 and found.st_gid != 0)
 
 
 def _stamp(path: str) -> str:

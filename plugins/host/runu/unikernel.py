@@ -87,8 +87,26 @@ def is_unikernel(bundle: Bundle, architecture: str) -> bool:
     rootfs = bundle.rootfs
     if not any(os.path.lexists(f"{rootfs}/{mark}") for mark in MARKS):
         return False
-    profile = _profile(rootfs)[0]
-    return profile is None or f"kvm/{architecture}" in profile.kernels or f"process/{architecture}" not in profile.kernels
+    kernels = _kernels(f"{rootfs}/unikernel.json")
+    return f"kvm/{architecture}" in kernels or f"process/{architecture}" not in kernels
+
+
+def _kernels(path: str) -> Any:
+    """The kernel table, at a glance; empty when there is none to be seen: whoever boots the image looks closer and says what is wrong."""
+    from ansible_collections.unifleet.hybrid.plugins.host.runu import document
+
+    try:
+        descriptor = open_file(path, "the profile")
+    except UnifleetError:
+        return {}
+    try:
+        found = document.loads(os.read(descriptor, PROFILE_MOST), path)
+    except UnifleetError:
+        return {}
+    finally:
+        os.close(descriptor)
+    kernels = found.get("kernels") if isinstance(found, dict) else None
+    return kernels if isinstance(kernels, dict) else {}
 
 
 def find(bundle: Bundle, config: Config, architecture: str) -> Unikernel:
@@ -124,7 +142,7 @@ def _profile(rootfs: str) -> tuple[Any, tuple[str, ...]]:
     """The image's profile, None when it has none, and the words that it runs with when nobody says any."""
     from pathlib import Path
 
-    from ansible_collections.unifleet.hybrid.plugins.host.images.layers import resolve_in_root
+    from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
     from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import PROFILE_PATH, parse_profile
 
     path = resolve_in_root(Path(rootfs), PROFILE_PATH)

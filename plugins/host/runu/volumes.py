@@ -23,11 +23,10 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Optional
 
     from ansible_collections.unifleet.hybrid.plugins.host.runu.bundle import Bundle
-    from ansible_collections.unifleet.hybrid.plugins.host.runu.logfile import Log
 
 BEHIND = frozenset({"linux"})
 """Families that unpack one archive after the other, so that what comes later wins (Linux: initramfs buffer format)."""
@@ -97,7 +96,7 @@ def wanted(mounts: list[dict[str, Any]]) -> list[Volume]:
     return found
 
 
-def carried(bundle: Bundle, family: str, has_initrd: bool, log: Log) -> Carried:
+def carried(bundle: Bundle, family: str, has_initrd: bool, warn: Callable[[str], None]) -> Carried:
     """Read the volumes. Raises UnifleetError that names the volume which cannot be carried, and why."""
     volumes = []
     for volume in wanted(bundle.mounts):
@@ -105,7 +104,7 @@ def carried(bundle: Bundle, family: str, has_initrd: bool, log: Log) -> Carried:
         if not reason:
             volumes.append(volume)
         elif volume.destination == TOKEN:
-            log.write("warning", f"the service account's token is left out: {reason}")
+            warn(f"the service account's token is left out: {reason}")
         else:
             raise UnifleetError(
                 f"the volume at {volume.destination} cannot be carried into the guest: {reason}", "see the guide on volumes"

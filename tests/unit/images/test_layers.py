@@ -26,7 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.cache import disk_usage
-from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, resolve_in_root, unpack_layer
+from ansible_collections.unifleet.hybrid.plugins.host.images.layers import Budget, unpack_layer
+from ansible_collections.unifleet.hybrid.plugins.host.images.paths import resolve_in_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 Entry = tuple[str, bytes, str, bytes]

@@ -42,8 +42,17 @@ def imported_by(*modules: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "modules",
-    [("main", "lifecycle", "state"), ("main", "config", "bundle", "unikernel"), ("monitor",)],
-    ids=["start, kill, delete", "create of an ordinary container", "the monitor"],
+    [("main", "lifecycle", "state"), ("main", "config", "bundle", "unikernel", "create"), ("monitor",)],
+    ids=["start, kill, delete", "create until it forks", "the monitor"],
 )
 def test_nothing_heavy_is_imported(modules: tuple[str, ...]) -> None:
     assert not imported_by(*modules) & HEAVY
+
+
+def test_a_module_that_was_put_off_comes_when_it_is_asked_for() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'collections')!r})\nfrom {ROOM}.later import postpone\npostpone()\n"
+    code += "import dataclasses, hashlib\nassert type(sys.modules['inspect']).__name__ == '_StandIn'\n"
+    code += "assert hashlib.sha256(b'').hexdigest().startswith('e3b0')\nimport hashlib as again\nassert again.sha256 is hashlib.sha256\n"
+    code += "import inspect\nprint(inspect.signature(lambda a, b: 0), type(sys.modules['inspect']).__name__)"
+    done = subprocess.run([sys.executable, "-ISE", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "(a, b) module"

@@ -61,8 +61,10 @@ def test_an_ordinary_image_and_a_pause_container_are_not(tmp_path: Path) -> None
     "profile", ["{", "[]", '{"version": 9}', json.dumps({**KVM, "kernels": {"kvm/amd64": "/boot/../../../../etc/passwd"}})]
 )
 def test_a_broken_profile_is_an_error_and_not_a_container(tmp_path: Path, profile: str) -> None:
+    made = bundle(tmp_path, profile)
+    assert unikernel.is_unikernel(made, "amd64")
     with pytest.raises(UnifleetError, match=r"unikernel\.json"):
-        unikernel.is_unikernel(bundle(tmp_path, profile), "amd64")
+        unikernel.find(made, Config(), "amd64")
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
@@ -79,8 +81,9 @@ def test_a_profile_that_is_a_link_out_of_the_image_is_not_followed(tmp_path: Pat
     (tmp_path / "outside.json").write_text(json.dumps(KVM))
     made = bundle(tmp_path)
     (tmp_path / "rootfs/unikernel.json").symlink_to("../outside.json")
+    assert unikernel.is_unikernel(made, "amd64")
     with pytest.raises(UnifleetError, match="leads out"):
-        unikernel.is_unikernel(made, "amd64")
+        unikernel.find(made, Config(), "amd64")
 
 
 def test_only_what_the_administrator_allows_is_heeded() -> None:
