@@ -40,9 +40,9 @@ class ContainerdFile:
         except (OSError, UnicodeDecodeError) as error:
             raise UnifleetError(f"{self.path} cannot be read: {error}") from error
 
-    @property
-    def installed(self) -> bool:
-        return self._program is not None
+    def beside(self, path: Path) -> ContainerdFile:
+        """Another file of the same program."""
+        return ContainerdFile(path, self._run, self._program)
 
     def program_version(self) -> tuple[int, int]:
         """(major, minor) of the installed containerd."""

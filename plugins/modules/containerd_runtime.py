@@ -98,19 +98,17 @@ backup:
   sample: /etc/containerd/config.toml.before-unifleet
 """
 
-import fnmatch
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import containerd_settings
 from ansible_collections.unifleet.hybrid.plugins.module_utils.containerd_file import ContainerdFile
+from ansible_collections.unifleet.hybrid.plugins.module_utils.containerd_registration import Registration
 from ansible_collections.unifleet.hybrid.plugins.module_utils.containerd_settings import Runtime
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-
-MERGES_SINCE = (2, 0)
 
 
 def runtime_of(params: dict[str, Any]) -> Runtime:
@@ -126,107 +124,23 @@ def runtime_of(params: dict[str, Any]) -> Runtime:
     return Runtime(params["name"], params["runtime_type"], options, tuple(params["pod_annotations"]), params["settings"])
 
 
-def drop_in_of(file: ContainerdFile, document: dict[str, Any], params: dict[str, Any]) -> Optional[Path]:
-    """The runtime's own file, where containerd can merge files and this one is imported."""
-    target = Path(params["drop_in_directory"]) / f"50-{params['name']}.toml"
-    patterns = [str(file.path.parent / pattern) for pattern in containerd_settings.imports(document)]
-    if file.program_version() >= MERGES_SINCE and any(fnmatch.fnmatch(str(target), pattern) for pattern in patterns):
-        return target
-    return None
-
-
-class Change:
-    """What a run does to containerd's files: new texts by path (empty: the file goes), and what is to be said."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.params = module.params
-        program = module.get_bin_path("containerd")
-        self.main = ContainerdFile(Path(self.params["path"]), module.run_command, program)
-        self.document = containerd_settings.read(self.main.text, str(self.main.path))
-        self.drop_in: Optional[ContainerdFile] = None
-        target = drop_in_of(self.main, self.document, self.params)
-        if target is not None:
-            self.drop_in = ContainerdFile(target, module.run_command, program)
-
-    @property
-    def home(self) -> ContainerdFile:
-        """The file that has the runtime, or will have it."""
-        return self.drop_in or self.main
-
-    def texts(self) -> list[tuple[ContainerdFile, str]]:
-        """(file, its new text) of each file that must change; the main file no longer holds what a drop-in now says."""
-        file = self.main
-        version = containerd_settings.file_version(self.document, str(file.path))
-        name = self.params["name"]
-        if self.params["state"] == "absent":
-            wanted = [(file, containerd_settings.without_runtime(file.text, version, name, str(file.path)))]
-            wanted += [(self.drop_in, "")] if self.drop_in else []
-        elif self.drop_in:
-            runtime = runtime_of(self.params)
-            own = containerd_settings.with_runtime("", 3, runtime, str(self.drop_in.path))
-            header = "# Written by the module unifleet.hybrid.containerd_runtime; changes are overwritten.\nversion = 3\n\n"
-            wanted = [(file, containerd_settings.without_runtime(file.text, version, name, str(file.path))), (self.drop_in, header + own)]
-        else:
-            text, version = (file.text, version) if version else self._fresh()
-            wanted = [(file, containerd_settings.with_runtime(text, version, runtime_of(self.params), str(file.path)))]
-        return [(one, text) for one, text in wanted if one.text != text]
-
-    def _fresh(self) -> tuple[str, int]:
-        """The start of a file that has nothing yet, and its version."""
-        text = containerd_settings.fresh(self.main.program_version()) + self.main.text
-        return text, int(containerd_settings.read(text, str(self.main.path))["version"])
-
-    def warnings(self) -> list[str]:
-        """What is wrong with the runtime as the file has it now."""
-        version = containerd_settings.file_version(self.document, str(self.main.path))
-        found = containerd_settings.present_runtime(self.document, version, self.params["name"]) or {}
-        if not found:
-            return []
-        why = containerd_settings.explain(self.params["name"], str(found.get("runtime_type", "")), found.get("options") or {})
-        return [f"{self.main.path} had a runtime that cannot work: {why}"] if why else []
-
-    def apply(self, changes: list[tuple[ContainerdFile, str]]) -> Optional[str]:
-        """Put the new texts in place, all or none; where the main file's old text is kept."""
-        for file, text in changes:
-            if text:
-                file.judge(text)
-        backup = None
-        done: list[tuple[ContainerdFile, str]] = []
-        try:
-            for file, text in changes:
-                if text:
-                    backup = file.replace(text) or backup
-                else:
-                    file.path.unlink(missing_ok=True)
-                done.append((file, text))
-            self.main.judge_all()
-        except (UnifleetError, OSError):
-            for file, _text in done:
-                if file.text:
-                    file.replace(file.text, keep=False)
-                else:
-                    file.path.unlink(missing_ok=True)
-            raise
-        return backup
-
-
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Compare, write unless in check mode, describe."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", module.params["name"]):
         raise UnifleetError(f"{module.params['name']!r} is no name for a runtime", "letters, digits, _ . and - make one")
-    change = Change(module)
-    changes = change.texts()
-    for warning in change.warnings():
+    file = ContainerdFile(Path(module.params["path"]), module.run_command, module.get_bin_path("containerd"))
+    registration = Registration(file, module.params["name"], Path(module.params["drop_in_directory"]))
+    changes = registration.texts(runtime_of(module.params) if module.params["state"] == "present" else None)
+    for warning in registration.warnings():
         module.warn(warning)
     result: dict[str, Any] = {
         "changed": bool(changes),
         "restart_needed": bool(changes),
-        "path": str(change.home.path),
+        "path": str(registration.home.path),
         "diff": [{"before_header": str(f.path), "after_header": str(f.path), "before": f.text, "after": text} for f, text in changes],
     }
     if changes and not module.check_mode:
-        backup = change.apply(changes)
+        backup = registration.apply(changes)
         if backup:
             result["backup"] = backup
     return result

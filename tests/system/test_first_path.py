@@ -14,15 +14,21 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import worker_pods
 import yaml
 from cluster import ROOT, Cluster, eventually
 from footprint import footprint
+from worker_pods import container, push_busybox, unikernel
 
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
+HOSTS = ("cp1", "kvm1", "pi1", "worker1")
 NODES = {"kvm1": "amd64", "pi1": "arm64"}
+WORKER_ADDRESS = "10.77.9.14"
+REGISTRY = "10.77.9.11:5000"
 EXAMPLES = ROOT / "docs/examples"
 DAEMONSET = (EXAMPLES / "humidity-daemonset.yml").read_text(encoding="utf-8")
 
@@ -82,7 +88,7 @@ def test_site_in_check_mode_does_not_fail_on_bare_hosts_and_changes_nothing(clus
 
 def test_site_makes_a_cluster_of_bare_hosts(cluster: Cluster) -> None:
     run = cluster.playbook("site")
-    for host in ("cp1", "kvm1", "pi1"):
+    for host in HOSTS:
         assert run.tasks(host) < 40, f"{host}: {run.tasks(host)} tasks"
     print({host: run.tasks(host) for host in run.recap})
 
@@ -90,7 +96,7 @@ def test_site_makes_a_cluster_of_bare_hosts(cluster: Cluster) -> None:
 def test_site_again_by_its_name_in_the_collection_changes_nothing(cluster: Cluster) -> None:
     run = cluster.playbook("unifleet.hybrid.site")
     assert run.changed() == {}, run.output[-6000:]
-    for host in ("cp1", "kvm1", "pi1"):
+    for host in HOSTS:
         assert run.tasks(host) < 15, f"{host}: {run.tasks(host)} tasks"
     print({host: run.tasks(host) for host in run.recap})
 
@@ -117,6 +123,17 @@ def test_nodes_are_ready_with_labels_from_the_inventory_and_what_they_really_are
     )
     assert cluster.labels("kvm1").items() >= {"location": "france", "sensor": "temperature", "type": "virtual-kubelet"}.items()
     assert cluster.labels("kvm1")["unifleet.io/accelerator"] in ("kvm", "tcg")
+
+
+def test_the_worker_is_an_ordinary_node_that_says_whether_unikernels_may_come(cluster: Cluster) -> None:
+    assert cluster.ready("worker1") == "True"
+    found = cluster.node("worker1")
+    assert found["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
+    assert "taints" not in found["spec"]
+    assert cluster.labels("worker1").items() >= {"type": "worker", "location": "germany", "unifleet.io/runu": "true"}.items()
+    runtime = json.loads(cluster.kubectl("get", "runtimeclass", "runu", "-o", "json"))
+    assert runtime["scheduling"]["nodeSelector"] == {"unifleet.io/runu": "true"}
+    assert runtime["overhead"]["podFixed"]["memory"] == "32Mi"
 
 
 def test_a_daemonset_lands_a_unikernel_on_just_the_hosts_that_match(cluster: Cluster) -> None:
@@ -167,6 +184,102 @@ def test_callers_on_both_kinds_of_host_fetch_from_a_service_on_another_host(clus
     for host in ("kvm1", "pi1"):
         assert json.loads(cluster.ssh(host, fetch))["status"] == 200, f"the virtual machine's own service, asked from {host}"
     cluster.kubectl("delete", "deployment", "caller")
+
+
+def ask(cluster: Cluster, url: str) -> str:
+    """What a web server says to a program on worker1."""
+    return cluster.ssh("worker1", f"python3 -c 'import urllib.request as u; print(u.urlopen(\"{url}\", timeout=5).read().decode())'")
+
+
+def machines_on_worker(cluster: Cluster) -> int:
+    """How many virtual machines run on worker1."""
+    return int(cluster.ssh("worker1", "pgrep -c qemu-system || true").strip())
+
+
+def running(cluster: Cluster, name: str) -> dict[str, Any]:
+    """A pod's status, once all its containers run."""
+
+    def found() -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(cluster.kubectl("get", "pod", name, "-o", "json"))["status"]
+        containers = status.get("containerStatuses") or []
+        return status if containers and all("running" in entry["state"] for entry in containers) else {}
+
+    answer: dict[str, Any] = eventually(found, 90, f"all containers of {name} running")
+    return answer
+
+
+def test_an_ordinary_container_runs_on_the_worker(cluster: Cluster, tmp_path: Path) -> None:
+    image = push_busybox(REGISTRY, tmp_path)
+    started = time.monotonic()
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.pod("web", [container(image)]))
+    address = running(cluster, "web")["podIP"]
+    print(f"ordinary pod created -> running on worker1: {time.monotonic() - started:.1f} s")
+    assert eventually(lambda: cluster.kubectl("logs", "web"), 30, "a line of the container") == "web serves\n"
+    assert cluster.kubectl("exec", "web", "--", "hostname") == "web\n"
+    assert eventually(lambda: ask(cluster, f"http://{address}/"), 30, "the page").strip() == "page of web"
+    assert machines_on_worker(cluster) == 0
+
+
+def test_a_pod_of_the_runtime_class_is_a_virtual_machine_under_the_stock_kubelet(cluster: Cluster) -> None:
+    started = time.monotonic()
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.pod("uni", [unikernel(REGISTRY)], "runu"))
+    eventually(lambda: readings(cluster, "uni"), 90, "a reading of the unikernel")
+    print(f"runu pod created -> first reading in kubectl logs: {time.monotonic() - started:.1f} s")
+    status = running(cluster, "uni")
+    assert status["hostIP"] == WORKER_ADDRESS
+    assert json.loads(ask(cluster, f"http://{status['podIP']}/"))["sensor"] == "humidity"
+    assert machines_on_worker(cluster) == 1
+
+
+def test_a_unikernel_and_an_ordinary_container_share_a_pod(cluster: Cluster) -> None:
+    both = [unikernel(REGISTRY), container(f"{REGISTRY}/busybox:1", "side", 8080)]
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.pod("mixed", both, "runu"))
+    running(cluster, "mixed")
+    eventually(lambda: readings(cluster, "mixed", "-c", "sensor"), 60, "a reading of the unikernel in the mixed pod")
+    assert eventually(lambda: cluster.kubectl("logs", "mixed", "-c", "side"), 30, "a line of the sidecar") == "side serves\n"
+    assert cluster.kubectl("exec", "mixed", "-c", "side", "--", "hostname") == "mixed\n"
+    assert machines_on_worker(cluster) == 2
+
+
+def test_a_service_spreads_requests_over_a_deployment_of_unikernels(cluster: Cluster) -> None:
+    sensor = {**unikernel(REGISTRY), "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}}
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.deployment("unis", 3, [sensor], "runu"))
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.service("unis"))
+    cluster.kubectl("rollout", "status", "deployment/unis", "--timeout=120s", timeout=130)
+    address = cluster.kubectl("get", "service", "unis", "-o", "jsonpath={.spec.clusterIP}")
+    fetch = f'import urllib.request as u; [print(u.urlopen("http://{address}/", timeout=5).read().decode().strip()) for i in range(24)]'
+    answers = [json.loads(line) for line in cluster.ssh("worker1", f"python3 -c '{fetch}'").splitlines() if line.strip()]
+    assert len(answers) == 24
+    boots = {round(answer["seq"] - answer["uptime"]) for answer in answers}
+    assert boots == {1}, "each reading is of its own second"
+    served = cluster.ssh("worker1", "iptables-save -t nat | grep -c 'default/unis.* -j KUBE-SEP' || true").strip()
+    assert int(served) == 3, "kube-proxy leads the service to all three"
+
+
+def test_restarts_of_kubelet_containerd_and_kube_proxy_leave_everything_running(cluster: Cluster) -> None:
+    before = {name: running(cluster, name)["containerStatuses"] for name in ("web", "uni", "mixed")}
+    last = readings(cluster, "uni", "--tail=1")[-1]
+    cluster.ssh("worker1", "systemctl restart containerd kubelet kube-proxy")
+    eventually(lambda: readings(cluster, "uni", "--tail=1")[-1] > last + 5, 60, "readings newer than the restarts")
+    eventually(lambda: cluster.ready("worker1") == "True", 90, "worker1 Ready")
+    for name, statuses in before.items():
+        now = running(cluster, name)["containerStatuses"]
+        assert {entry["containerID"] for entry in now} == {entry["containerID"] for entry in statuses}
+        assert all(entry["restartCount"] == 0 for entry in now)
+    log = readings(cluster, "uni")
+    assert log == list(range(log[0], log[0] + len(log))), f"readings lost or doubled: {log}"
+
+
+def test_pods_that_are_deleted_leave_nothing_on_the_worker(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "deployment/unis", "service/unis", "pod/web", "pod/uni", "pod/mixed", timeout=120)
+    eventually(lambda: "worker1" not in cluster.pods(""), 90, "no pod on worker1")
+    eventually(lambda: machines_on_worker(cluster) == 0, 30, "no virtual machine on worker1")
+    left = "ls /run/netns; find /run/runu /run/containerd/runc/k8s.io -mindepth 1 -maxdepth 1; ip -o link | grep veth"
+    assert eventually(
+        lambda: cluster.ssh("worker1", f"({left}) 2>/dev/null | wc -l").strip() == "0", 60, "no namespace, state or link left"
+    )
+    groups = "find /sys/fs/cgroup/memory/kubepods -mindepth 2 -type d | wc -l"
+    assert eventually(lambda: cluster.ssh("worker1", f"{groups}").strip() in ("0", "1", "2"), 60, "no pod's control group left")
 
 
 def test_a_label_dropped_from_the_inventory_disappears_and_a_foreign_one_stays(cluster: Cluster) -> None:
@@ -232,11 +345,7 @@ def test_a_host_that_loses_power_shows_not_ready_and_comes_back(cluster: Cluster
 
 def test_verify_finds_nothing_wrong_in_the_end(cluster: Cluster) -> None:
     cluster.playbook("verify")
-    print(
-        json.dumps(
-            {host: cluster.ssh(host, "systemctl --failed --no-legend --no-pager", check=False).strip() for host in ("cp1", "kvm1", "pi1")}
-        )
-    )
+    print(json.dumps({host: cluster.ssh(host, "systemctl --failed --no-legend --no-pager", check=False).strip() for host in HOSTS}))
 
 
 def test_lab_down_leaves_the_machine_as_it_was(cluster: Cluster, before: frozenset[str]) -> None:
