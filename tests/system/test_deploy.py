@@ -59,7 +59,7 @@ def publish(root: Path, tag: str, scratch: Path) -> str:
     """Pack the installer's image from a checkout and push it; its name."""
     name = f"{REGISTRY}/unifleet/runu-node:{tag}"
     packed = scratch / f"{tag}.tar"
-    subprocess.run([sys.executable, str(root / "tools/deploy-image"), name, str(packed)], check=True)
+    subprocess.run([sys.executable, str(root / "tools/deploy_image.py"), name, str(packed)], check=True)
     push = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci-archive:{packed}", f"docker://{name}"]
     subprocess.run(push, check=True, capture_output=True)
     return name

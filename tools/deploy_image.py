@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pack the image of deploy/: busybox, the installer script, and the programs that it hands to nodes. The same bytes for the same input.
 
-    tools/deploy-image NAME:TAG OUT.tar      then: skopeo copy oci-archive:OUT.tar docker://NAME:TAG, or ctr -n k8s.io images import OUT.tar
+    tools/deploy_image.py NAME:TAG OUT.tar      then: skopeo copy oci-archive:OUT.tar docker://NAME:TAG, or ctr -n k8s.io images import OUT.tar
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def image(name: str) -> bytes:
 
 def main() -> int:
     if len(sys.argv) != 3 or not BUSYBOX.is_file():
-        print("usage: tools/deploy-image NAME:TAG OUT.tar   (needs Debian's busybox-static)", file=sys.stderr)
+        print("usage: tools/deploy_image.py NAME:TAG OUT.tar   (needs Debian's busybox-static)", file=sys.stderr)
         return 2
     Path(sys.argv[2]).write_bytes(image(sys.argv[1]))
     return 0
