@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pack the image of deploy/: busybox, the installer script, and the programs that it hands to nodes. The same bytes for the same input.
 
-    tools/deploy_image.py NAME:TAG OUT.tar      then: skopeo copy oci-archive:OUT.tar docker://NAME:TAG, or ctr -n k8s.io images import OUT.tar
+    tools/deploy_image.py NAME:TAG OUT.tar
+
+then: skopeo copy oci-archive:OUT.tar docker://NAME:TAG, or ctr -n k8s.io images import OUT.tar
 """
 
 from __future__ import annotations
