@@ -193,7 +193,7 @@ def ask(cluster: Cluster, url: str) -> str:
 
 def machines_on_worker(cluster: Cluster) -> int:
     """How many virtual machines run on worker1."""
-    return int(cluster.ssh("worker1", "pgrep -c qemu-system || true").strip())
+    return int(cluster.ssh("worker1", "pgrep -c runu-qemu || true").strip())
 
 
 def running(cluster: Cluster, name: str) -> dict[str, Any]:
