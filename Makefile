@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test molecule compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test molecule bench compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -58,6 +58,9 @@ lab-test: prepare ## The lab's own crashes and power cuts; compares the whole ma
 
 molecule: prepare guest ## The molecule scenarios on the lab's hosts: site, labels (the lab must not be up: they make it and take it down)
 	@$(VENV)/bin/molecule test --all
+
+bench: prepare guest ## Sizes, boot times and memory beside what one would compare them with, into build/bench (PARTS='sizes boot' for some)
+	@PYTHONPATH=collections $(VENV)/bin/python -m ansible_collections.unifleet.hybrid.tools.bench $(PARTS)
 
 compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
 	@tools/compat
