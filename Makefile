@@ -65,8 +65,5 @@ bench: prepare guest ## Sizes, boot times and memory beside what one would compa
 compat: prepare ## Unit tests, playbooks and sanity with the other supported ansible-core (2.19), where its Python is found
 	@tools/compat
 
-bench: prepare guest ## How quickly unikernels start under containerd, beside bare QEMU and runc
-	@$(VENV)/bin/python tests/system/bench_runu.py
-
 clean: ## Remove what builds made (not the lab, not the cache)
 	@rm -rf build guest/build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

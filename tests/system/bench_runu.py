@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How quickly a unikernel starts under a stock containerd: runu beside a bare QEMU and beside runc with the same program, in one run.
 
-    tests/system/bench_runu.py [--rounds N] [--pods N]
+    tests/system/bench_runu.py [--rounds N] [--pods N] [--json FILE]
 
-Rounds are interleaved, so that a busy machine is busy for all alike; medians are printed, and the ratios that the targets are about. Run by
-`make bench`, with the project's Python, as root.
+Rounds are interleaved, so that a busy machine is busy for all alike; medians are printed, and the ratios that the targets are about. Part
+`runu` of `make bench` (tools/bench/containerd.py), with the project's Python, as root.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import select
 import socket
@@ -107,6 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how quickly unikernels start under containerd")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--pods", type=int, default=10)
+    parser.add_argument("--json", type=Path, help="write every measurement to this file, for tools/bench")
     options = parser.parse_args()
     kernel = build() / "sensor-kvm-amd64"
     figures: dict[str, list[float]] = {}
@@ -165,6 +167,9 @@ def main() -> int:
     }
     for name, (value, most) in targets.items():
         print(f"{'met   ' if value <= most else 'MISSED'} {name}: {value:.2f} of {most}")
+    if options.json:
+        memory = {name: [size[name] * 1024 for size in sizes] for name in ("runu-monitor", "runu-qemu")}
+        options.json.write_text(json.dumps({"seconds": figures, "pss": memory, "targets": targets}), encoding="utf-8")
     return 0 if all(value <= most for value, most in targets.values()) else 1
 
 

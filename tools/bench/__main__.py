@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.tools.bench import boot, provider, sizes
+from ansible_collections.unifleet.hybrid.tools.bench import boot, containerd, provider, sizes
 from ansible_collections.unifleet.hybrid.tools.bench.chart import svg
 from ansible_collections.unifleet.hybrid.tools.bench.report import Outcome, Part, document
 from ansible_collections.unifleet.hybrid.tools.bench.stopwatch import TooLateError
@@ -26,6 +26,7 @@ PARTS = (
     Part("sizes", "images beside containers of the same program", sizes.measure),
     Part("boot", "time to the first line and HTTP answer by target, QEMU started directly", boot.measure),
     Part("provider", "machines through Unifleet beside bare QEMU and bare exec, on a lab host", provider.measure),
+    Part("runu", "unikernels under a stock containerd beside bare QEMU and runc", containerd.measure),
 )
 DIRECTORY = Path(__file__).resolve().parents[2] / "build/bench"
 
@@ -59,14 +60,16 @@ def main(words: list[str]) -> int:
 
 
 def write(facts: list[tuple[str, str]], outcomes: dict[str, Outcome]) -> None:
-    """Into build/bench."""
+    """Into build/bench, where nothing of an earlier run stays."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for chart in DIRECTORY.glob("*.svg"):
+        chart.unlink()
     figures = {"machine": dict(facts), "parts": {name: outcome.figures for name, outcome in outcomes.items()}}
     (DIRECTORY / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (DIRECTORY / "results.md").write_text(document("Figures", facts, outcomes.values()), encoding="utf-8")
     for outcome in outcomes.values():
-        for name, chart in outcome.charts.items():
-            (DIRECTORY / f"{name}.svg").write_text(svg(chart), encoding="utf-8")
+        for name, drawn in outcome.charts.items():
+            (DIRECTORY / f"{name}.svg").write_text(svg(drawn), encoding="utf-8")
 
 
 def machine_facts() -> list[tuple[str, str]]:

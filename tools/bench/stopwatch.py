@@ -46,8 +46,13 @@ def timing(started: float, console: Path, address: tuple[str, int], pid_of: Call
     line, text = first_line(console, started)
     answer = first_answer(address, started)
     rss, pss = memory(pid_of())
-    found = _UPTIME.search(text)
-    return Timing(line, answer, float(found[1]) if found else None, rss, pss)
+    return Timing(line, answer, uptime_in(text), rss, pss)
+
+
+def uptime_in(line: str) -> Optional[float]:
+    """What a reading says of the guest's uptime, in seconds."""
+    found = _UPTIME.search(line)
+    return float(found[1]) if found else None
 
 
 def first_line(console: Path, started: float) -> tuple[float, str]:

@@ -151,4 +151,4 @@ def test_every_target_runs_a_program_that_the_guests_are_built_for() -> None:
 
 def test_a_part_that_is_not_there_is_named_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["sizes", "speed"]) == 2
-    assert capsys.readouterr().err == "bench: no part speed; there are sizes, boot, provider\n"
+    assert capsys.readouterr().err == "bench: no part speed; there are sizes, boot, provider, runu\n"
