@@ -99,7 +99,7 @@ def ratio_text(ratio: float) -> str:
 
 def three(number: float) -> str:
     """A number with about three figures that count."""
-    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
+    return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
 
 
 def spread_text(measured: Spread) -> str:

@@ -43,6 +43,7 @@ def test_a_single_outlier_leaves_the_median_alone() -> None:
         (report.memory_text(56 << 10), "56.0 KiB"),
         (report.seconds_text(0.00085), "850 µs"),
         (report.seconds_text(0.2519), "252 ms"),
+        (report.seconds_text(0.09996), "100 ms"),
         (report.seconds_text(1.236), "1.24 s"),
         (report.ratio_text(4724.3), "4724 ×"),
         (report.ratio_text(0.654), "0.65 ×"),
