@@ -1,0 +1,240 @@
+# Copyright (c) 2026, Unifleet developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Virtual machines that serve and call HTTP: from their host, from another node, to each other and out of the cluster, whatever is killed.
+
+The rungs are one story on one lab: bare hosts become a cluster, unikernels answer, agents and firewalls go and come, nothing is left.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from cluster import BIN, ROOT, Cluster, eventually
+from footprint import footprint
+
+pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
+
+CP = "10.77.35.11"
+FETCH = "python3 -c 'import sys,urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' http://{}/"
+OUTSIDE = """
+import http.server, socket, struct, threading
+
+def names():  # answers every question for an A record with this host's address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", 53))
+        while True:
+            question, whence = server.recvfrom(512)
+            end = question.index(b"\\0", 12) + 5
+            answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4" + socket.inet_aton("ADDRESS")
+            server.sendto(question[:2] + b"\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0" + question[12:end] + answer, whence)
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ("you are " + self.client_address[0]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+threading.Thread(target=names, daemon=True).start()
+http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Page).serve_forever()
+""".replace("ADDRESS", CP)
+
+
+@pytest.fixture(scope="module")
+def before() -> frozenset[str]:
+    """What the machine had before the lab came."""
+    return footprint()
+
+
+@pytest.fixture(scope="module")
+def cluster(before: frozenset[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A lab of its own, made a cluster, with images of the project's two unikernels that drive a network card."""
+    directory = tmp_path_factory.mktemp("pod-network")
+    inventory = directory / "inventories" / "lab"
+    shutil.copytree(ROOT / "inventories/lab", inventory)
+    for file in inventory.rglob("*.yml"):
+        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", "10.77.35."), encoding="utf-8")
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text(encoding="utf-8"))
+    hosts["workers"] = {"hosts": {}}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
+    lab = Cluster(directory / ".lab", inventory, {"lab_host_name": "hostnet", "lab_host_network": "10.77.35.0/24"})
+    lab.playbook("lab_up")
+    lab.playbook("site")
+    for program in ("sensor", "caller"):
+        push(lab, program)
+    script = base64.b64encode(OUTSIDE.encode()).decode()
+    lab.ssh("cp1", f"echo {script} | base64 -d > /root/outside.py; systemd-run -q -u outside python3 /root/outside.py")
+    yield lab
+    lab.playbook("lab_down")
+
+
+def push(lab: Cluster, program: str) -> None:
+    """Push the unikernel as an image under the name net-PROGRAM."""
+    image = {"name": f"{CP}:5000/net-{program}:latest", "memory": "8Mi", "network": True, "validate_certs": False}
+    image["kernels"] = {"kvm/amd64": str(ROOT / f"guest/build/{program}-kvm-amd64")}
+    play = [
+        {
+            "hosts": "registry",
+            "connection": "local",
+            "gather_facts": False,
+            "vars": {"ansible_python_interpreter": str(BIN / "python")},
+            "tasks": [{"unifleet.hybrid.unikernel_image": image}],
+        }
+    ]
+    file = lab.directory / f"push-{program}.yml"
+    file.write_text(json.dumps(play), encoding="utf-8")
+    lab.playbook(str(file))
+
+
+@pytest.fixture(scope="module")
+def failed_elsewhere(request: pytest.FixtureRequest) -> int:
+    """How many tests of other files had failed before the first rung."""
+    return request.session.testsfailed
+
+
+@pytest.fixture(autouse=True)
+def rungs_below_held(request: pytest.FixtureRequest, failed_elsewhere: int) -> None:
+    """Fail at once where an earlier rung failed."""
+    if request.session.testsfailed > failed_elsewhere:
+        pytest.fail("an earlier rung failed", pytrace=False)
+
+
+def pod(name: str, image: str, *args: str, **spec: Any) -> str:
+    """A pod on kvm1, as JSON."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "containers": [{"name": "main", "image": image, "args": list(args)}],
+            "nodeName": "kvm1",
+            "tolerations": [{"operator": "Exists"}],
+            "terminationGracePeriodSeconds": 5,
+            **spec,
+        },
+    }
+    return json.dumps(body)
+
+
+def status(cluster: Cluster, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cluster.kubectl("get", "pod", name, "-o", "json"))["status"]
+    return found
+
+
+def address(cluster: Cluster, name: str) -> str:
+    return str(eventually(lambda: status(cluster, name).get("podIP"), 90, f"an address of {name}"))
+
+
+def fetched(cluster: Cluster, host: str, where: str) -> dict[str, Any]:
+    """What a unikernel answers to somebody on this host."""
+    answer: dict[str, Any] = json.loads(cluster.ssh(host, FETCH.format(where)))
+    return answer
+
+
+def routes(cluster: Cluster, host: str) -> list[str]:
+    shown = cluster.ssh(host, "ip route show proto 117 | cat").splitlines()
+    return [" ".join(line.split()[:3]) for line in shown if line.strip()]
+
+
+def test_nodes_have_a_bridge_where_it_is_needed_and_routes_to_each_other(cluster: Cluster) -> None:
+    ranges = {node: cluster.node(node)["spec"]["podCIDR"] for node in ("kvm1", "pi1")}
+    eventually(lambda: routes(cluster, "kvm1") == [f"{ranges['pi1']} via 10.77.35.13"], 60, "kvm1's route to pi1's pods")
+    eventually(lambda: routes(cluster, "pi1") == [f"{ranges['kvm1']} via 10.77.35.12"], 60, "pi1's route to kvm1's pods")
+    conditions = {c["type"]: c["status"] for c in cluster.node("kvm1")["status"]["conditions"]}
+    assert (conditions["NetworkUnavailable"], conditions["Ready"]) == ("False", "True")
+    assert "unifleet0" not in cluster.ssh("pi1", "ls /sys/class/net")
+
+
+def test_a_unikernel_answers_its_host_and_another_node(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-f", "-", stdin=pod("server", "net-sensor", "--sensor", "humidity", "--source", "value:21"))
+    where = address(cluster, "server")
+    assert status(cluster, "server")["podIPs"] == [{"ip": where}]
+    eventually(lambda: status(cluster, "server")["phase"] == "Running", 60, "the server to run")
+    for host in ("kvm1", "pi1"):
+        answer = eventually(lambda h=host: fetched(cluster, h, where), 60, f"an answer to {host}")  # type: ignore[misc]
+        assert answer["sensor"] == "humidity", answer
+
+
+def test_a_unikernel_calls_another_and_a_service_outside_by_name(cluster: Cluster) -> None:
+    where = address(cluster, "server")
+    cluster.kubectl("apply", "-f", "-", stdin=pod("inside", "net-caller", "--url", f"http://{where}/", "--period", "2"))
+    dns = {"dnsPolicy": "None", "dnsConfig": {"nameservers": [CP]}}
+    outside = pod("outside", "net-caller", "--url", "http://service.example:8000/", "--period", "2", "--tries", "0", **dns)
+    cluster.kubectl("apply", "-f", "-", stdin=outside)
+    eventually(lambda: "humidity" in cluster.kubectl("logs", "inside"), 90, "an answer of the other unikernel in the log")
+    # Nobody outside the cluster has a route to pods, so they are seen under their host's address.
+    eventually(lambda: "you are 10.77.35.12" in cluster.kubectl("logs", "outside"), 90, "an answer of the service outside in the log")
+
+
+def test_a_pod_that_asks_for_what_a_virtual_machine_has_not_is_refused_by_name(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-f", "-", stdin=pod("refused", "net-sensor", hostNetwork=True, dnsConfig={"searches": ["a.example"]}))
+    eventually(
+        lambda: all(
+            path in cluster.kubectl("get", "events", "--field-selector", "involvedObject.name=refused", "-o", "yaml")
+            for path in ("spec.hostNetwork", "spec.dnsConfig.searches")
+        ),
+        30,
+        "an event that names both fields",
+    )
+    assert status(cluster, "refused")["phase"] == "Pending"
+    cluster.kubectl("delete", "pod", "refused", "--wait=false")
+
+
+def test_the_network_outlives_the_agent_libvirtd_and_a_flushed_firewall(cluster: Cluster) -> None:
+    where = address(cluster, "server")
+    before = status(cluster, "server")["containerStatuses"][0]
+    for blow in ("systemctl kill --kill-who=main --signal=KILL virtual-kubelet.service", "systemctl restart libvirtd", "nft flush ruleset"):
+        cluster.ssh("kvm1", blow)
+        assert fetched(cluster, "pi1", where)["sensor"] == "humidity", blow
+    eventually(lambda: "unifleet_pods" in cluster.ssh("kvm1", "nft list tables"), 90, "the firewall to come back")
+    eventually(lambda: "you are" in cluster.kubectl("logs", "outside", "--since=5s"), 60, "calls out of the cluster again")
+    after = status(cluster, "server")["containerStatuses"][0]
+    assert (after["containerID"], after["restartCount"]) == (before["containerID"], before["restartCount"])
+
+
+def test_a_bridge_that_somebody_took_away_comes_back_with_everyone_on_it(cluster: Cluster) -> None:
+    where = address(cluster, "server")
+    cluster.ssh("kvm1", "virsh net-destroy unifleet0")
+    eventually(lambda: "unifleet0" in cluster.ssh("kvm1", "ls /sys/class/net"), 90, "the bridge")
+    eventually(lambda: fetched(cluster, "pi1", where)["sensor"] == "humidity", 60, "an answer after the bridge was made anew")
+
+
+def test_a_node_that_goes_takes_its_route_along(cluster: Cluster) -> None:
+    cluster.ssh("pi1", "systemctl stop virtual-kubelet")
+    assert routes(cluster, "pi1"), "routes stay while the agent is away"
+    cluster.kubectl("delete", "node", "pi1")
+    eventually(lambda: routes(cluster, "kvm1") == [], 60, "kvm1's route to go")
+    cluster.ssh("pi1", "systemctl start virtual-kubelet")
+    eventually(lambda: len(routes(cluster, "kvm1")) == 1, 120, "kvm1's route to come back")
+
+
+def test_nothing_is_left_when_pods_and_network_are_removed(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "pod", "server", "inside", "outside", timeout=120)
+    eventually(lambda: "uf-" not in cluster.ssh("kvm1", "ls /sys/class/net"), 60, "the taps to go")
+    eventually(
+        lambda: "uf-" not in cluster.ssh("kvm1", "nft list table bridge unifleet_pods | grep -v iifname"), 60, "the addresses to be free"
+    )
+    for host in ("kvm1", "pi1"):
+        cluster.ssh(host, "systemctl stop virtual-kubelet")
+        removed = cluster.ssh(host, "/usr/local/lib/unifleet/current/bin/virtual-kubelet --remove-network")
+        assert "routes" in removed
+        assert ("bridge unifleet0, firewall tables" in removed) is (host == "kvm1")
+        again = cluster.ssh(host, "/usr/local/lib/unifleet/current/bin/virtual-kubelet --remove-network")
+        assert "nothing" in again
+        assert "unifleet0" not in cluster.ssh(host, "ls /sys/class/net; ip route")
+        assert routes(cluster, host) == []
+    assert "unifleet" not in cluster.ssh("kvm1", "nft list ruleset; virsh net-list --all")
+
+
+def test_the_lab_goes_without_a_trace(cluster: Cluster, before: frozenset[str]) -> None:
+    cluster.playbook("lab_down")
+    left = {what for what in footprint() - before if "hostnet" in what or "pod-network" in what}
+    assert not left
