@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, MatchRule, Message, new_method_call
 from jeepney.bus_messages import message_bus
-from jeepney.io.common import RouterClosed
+from jeepney.io.common import FilterHandle, MessageFilters, RouterClosed
 from jeepney.io.threading import DBusRouter, Proxy, open_dbus_connection
 from jeepney.wrappers import unwrap_msg
 
@@ -31,7 +31,8 @@ _JOB_TIMEOUT = 120.0
 """What a kubelet allows a runtime for a request; an emulated host under load needs most of a minute for twenty starts at once."""
 _LOOK_SECONDS = 1.0
 _JOBS_KEPT = 1000
-_LOST = (RouterClosed, OSError, EOFError, FutureTimeout)
+_LOST = (RouterClosed, OSError, EOFError, FutureTimeout, KeyError)
+"""How a lost connection shows; KeyError is jeepney's, whose clean-up hides its own RouterClosed (ReplyMatcher.catch after drop_all)."""
 
 Property = tuple[str, tuple[str, Any]]
 """A unit property as D-Bus wants it: (name, (signature, value))."""
@@ -192,7 +193,7 @@ class SystemdBus:
             return self._router
 
     def _connect(self) -> Any:
-        """Open a connection. All filters are set before anybody else can use it: jeepney's are not safe to change under way."""
+        """Open a connection. All filters are set at once: a message that comes while one is added would end jeepney's receiving thread."""
         router = DBusRouter(open_dbus_connection("SYSTEM", auth_timeout=_TIMEOUT))
         signals: Queue[Message] = Queue()
         changes = MatchRule(type="signal", interface="org.freedesktop.DBus.Properties", member="PropertiesChanged")
@@ -201,8 +202,11 @@ class SystemdBus:
         for member in ("JobRemoved", "UnitRemoved"):
             rules.append(MatchRule(type="signal", interface=_MANAGER.interface, member=member, path=_MANAGER.object_path))
         bus = Proxy(message_bus, router, timeout=_TIMEOUT)
+        filters = MessageFilters()
         for rule in rules:
-            router.filter(rule, queue=signals)
+            FilterHandle(filters, rule, signals)
+        router._filters = filters
+        for rule in rules:
             bus.AddMatch(rule)
         unwrap_msg(router.send_and_get_reply(new_method_call(_MANAGER, "Subscribe"), timeout=_TIMEOUT))
         threading.Thread(target=self._dispatch, args=(router, signals), name="systemd-signals", daemon=True).start()
