@@ -50,7 +50,7 @@ def bus_over(monkeypatch: pytest.MonkeyPatch, *routers: Router) -> SystemdBus:
 def test_a_call_whose_connection_is_lost_is_made_again_on_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     bus = bus_over(monkeypatch, Router(dies=True), Router(dies=False))
     first = bus._connected()
-    assert bus.manager("Version") == ("s", "252")
+    assert bus.manager("Version") == "252"
     assert bus._connected() is not first
 
 
