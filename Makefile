@@ -27,7 +27,7 @@ demo: prepare ## From nothing to a labelled cluster with a unikernel on the host
 	@tools/demo
 
 test: prepare guest ## All checks below but lab-test, molecule and compat, with the time of each
-	@tools/run-steps lint+sanity unit contract+loopback system
+	@tools/run-steps lint+sanity unit contract loopback system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
 	@$(VENV)/bin/python tools/lint.py
