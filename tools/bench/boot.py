@@ -148,13 +148,13 @@ def outcome(timings: Mapping[str, Sequence[Timing]]) -> Outcome:
         "From exec to the first line and the first HTTP answer",
         "sensor, QEMU started directly under TCG; median, thin line: quartiles",
         ("first line", "first HTTP answer"),
-        tuple(Group(name, (bar(lines[name]), bar(answers[name]))) for name in timings),
+        tuple(Group(name, (bar_of(lines[name]), bar_of(answers[name]))) for name in timings),
         seconds_text,
     )
     figures = {name: [asdict(one) for one in found] for name, found in timings.items()}
     return Outcome(figures, (Table("Boot time by target", columns, tuple(rows), note),), {"boot": chart})
 
 
-def bar(measured: Spread) -> Bar:
+def bar_of(measured: Spread) -> Bar:
     """A median with its quartiles."""
     return Bar(measured.median, measured.low, measured.high)

@@ -89,12 +89,12 @@ def round_text(text: str) -> str:
 
 def svg(chart: Chart) -> str:
     """The picture, as the text of an SVG file."""
-    bars = [bar for group in chart.groups for bar in group.bars if bar is not None]
-    scale = axis([bar.value for bar in bars] + [bar.high for bar in bars if bar.high > bar.low], chart.logarithmic)
+    bars = [item for group in chart.groups for item in group.bars if item is not None]
+    scale = axis([item.value for item in bars] + [item.high for item in bars if item.high > item.low], chart.logarithmic)
     left = _MARGIN + 12 + max(len(group.label) for group in chart.groups) * _LETTER
     width = _WIDTH - left - _RIGHT
     top = 104.0
-    heights = [sum(bar is not None for bar in group.bars) * (_BAR + _BAR_GAP) - _BAR_GAP for group in chart.groups]
+    heights = [sum(item is not None for item in group.bars) * (_BAR + _BAR_GAP) - _BAR_GAP for group in chart.groups]
     bottom = top + sum(heights) + _GROUP_GAP * len(heights)
     total = bottom + 44
     root = ET.Element("svg", _at(xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH:g} {total:g}", width=_WIDTH, height=total))
@@ -118,20 +118,20 @@ def svg(chart: Chart) -> str:
     y = top + _GROUP_GAP / 2
     for group, height in zip(chart.groups, heights, strict=True):
         _text(root, left - 12, y + height / 2 + 4.5, group.label, size=13, anchor="end")
-        for number, bar in enumerate(group.bars):
-            if bar is None:
+        for number, item in enumerate(group.bars):
+            if item is None:
                 continue
-            length = max(scale.share(bar.value) * width, 1.5)
+            length = max(scale.share(item.value) * width, 1.5)
             ET.SubElement(root, "rect", _at(x=left, y=y, width=length, height=_BAR, rx=2.5, fill=COLOURS[number]))
             end = length
-            if bar.high > bar.low:
-                low, high = scale.share(bar.low) * width, scale.share(bar.high) * width
+            if item.high > item.low:
+                low, high = scale.share(item.low) * width, scale.share(item.high) * width
                 end = max(length, high)
                 middle = y + _BAR / 2
                 ET.SubElement(root, "line", _at(x1=left + low, x2=left + high, y1=middle, y2=middle, stroke=_INK, opacity=0.55))
                 for edge in (left + low, left + high):
                     ET.SubElement(root, "line", _at(x1=edge, x2=edge, y1=middle - 3, y2=middle + 3, stroke=_INK, opacity=0.55))
-            _text(root, left + end + 7, y + _BAR - 3, chart.text(bar.value), size=12, fill=_INK)
+            _text(root, left + end + 7, y + _BAR - 3, chart.text(item.value), size=12, fill=_INK)
             y += _BAR + _BAR_GAP
         y += _GROUP_GAP - _BAR_GAP
     ET.indent(root)

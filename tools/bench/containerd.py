@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.tools.bench.boot import bar
+from ansible_collections.unifleet.hybrid.tools.bench.boot import bar_of
 from ansible_collections.unifleet.hybrid.tools.bench.chart import Chart, Group
 from ansible_collections.unifleet.hybrid.tools.bench.report import (
     Outcome,
@@ -61,7 +61,7 @@ def outcome(said: Mapping[str, Any]) -> Outcome:
         "Starting under a stock containerd",
         "sensor, in turns on one machine; median, thin line: quartiles",
         ("time",),
-        tuple(Group(name, (bar(one),)) for name, one in times.items()),
+        tuple(Group(name, (bar_of(one),)) for name, one in times.items()),
         seconds_text,
     )
     return Outcome(said, (starts, Table("Targets of runu", ("target", "measured", "at most", ""), met)), {"runu": chart})

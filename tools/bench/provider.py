@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.tools.bench.boot import bar
+from ansible_collections.unifleet.hybrid.tools.bench.boot import bar_of
 from ansible_collections.unifleet.hybrid.tools.bench.chart import Chart, Group
 from ansible_collections.unifleet.hybrid.tools.bench.report import (
     Outcome,
@@ -145,7 +145,7 @@ def outcome(said: Mapping[str, Any]) -> Outcome:
             called = "-" if way == "bare" else seconds_text(this["called"].median)
             times = (called, spread_text(this["first_line"]), ratios[0], spread_text(this["first_answer"]), ratios[1])
             rows.append((name, *times, memory_text(this["rss"].median), memory_text(this["pss"].median), ratios[2]))
-            groups.append(Group(name, (bar(this["first_line"]), bar(this["first_answer"]))))
+            groups.append(Group(name, (bar_of(this["first_line"]), bar_of(this["first_answer"]))))
     accelerator = said["accelerator"]
     count = min(len(found) for timings in said["timings"].values() for found in timings.values())
     note = (

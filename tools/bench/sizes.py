@@ -68,8 +68,8 @@ def sizes_of(program: str, kernels: Mapping[str, Path], base: Layer) -> list[Siz
     found = []
     for target, kernel in kernels.items():
         scratch = fetched(packed({f"process/{_architecture(target)}": kernels[f"process/{_architecture(target)}"]}))
-        (image,) = fetched(packed({target: kernel})).values()
-        (alone,) = scratch.values()
+        image = next(iter(fetched(packed({target: kernel})).values()))
+        alone = next(iter(scratch.values()))
         found.append(Size(program, target, kernel.stat().st_size, image, alone, _over(base, alone)))
     for platform, image in fetched(packed(kernels)).items():
         inside = [target for target in kernels if platform_name_of(target) == platform]

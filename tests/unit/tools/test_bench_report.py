@@ -80,7 +80,7 @@ def test_a_chart_shows_each_label_each_value_and_a_bar_as_long_as_its_value() ->
     texts = [element.text for element in root.iter(f"{space}text")]
     assert {"A <title> & more", "one", "two", "a", "b", "1.0", "2.0", "4.0"} <= set(texts)
     bars = [float(element.get("width", "")) for element in root.iter(f"{space}rect") if element.get("height") == "15"]
-    assert [round(bar / bars[0], 3) for bar in bars] == [1, 2, 4]
+    assert [round(width / bars[0], 3) for width in bars] == [1, 2, 4]
 
 
 def test_a_tables_rows_are_as_wide_as_its_head() -> None:
@@ -114,7 +114,7 @@ def test_sizes_of_the_fat_image_hold_all_its_kernels_and_the_debian_container_al
 
 
 def test_an_image_unpacks_to_its_layers_as_tar_files(tmp_path: Path) -> None:
-    (only,) = sizes.fetched(sizes.packed({"kvm/amd64": kernels(tmp_path)["kvm/amd64"]})).values()
+    only = sizes.fetched(sizes.packed({"kvm/amd64": kernels(tmp_path)["kvm/amd64"]}))["linux/amd64"]
     assert only.unpacked % 512 == 0
     assert only.unpacked > only.compressed > 0
 
