@@ -16,8 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, Link, archive
+from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
 from ansible_collections.unifleet.hybrid.plugins.module_utils.host_app_archive import pack
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import Link
 
 BUSYBOX = Path("/bin/busybox")
 COMMANDS = ("base64", "cat", "mkdir", "nsenter", "rm", "sh", "sleep", "tar")

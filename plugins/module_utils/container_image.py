@@ -9,24 +9,16 @@ images are module_utils/oci_layout.py's. Times are 0, owners root, entries sorte
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import FileOrLink, add_file, layer_tar
+from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import digest_of, json_bytes
 
 _VENDOR = "application/vnd.oci.image"
-
-
-@dataclass(frozen=True)
-class Link:
-    """A symbolic link in an image."""
-
-    target: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class ContainerImage:
 
     name: str
     architecture: str
-    files: Mapping[str, Union[tuple[bytes, bool], Link]]
+    files: Mapping[str, FileOrLink]
     entrypoint: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -47,17 +39,17 @@ def archive(image: ContainerImage) -> bytes:
 
     Raises UnifleetError for a path that leads out of the image.
     """
-    layer = _layer(image.files)
+    layer = layer_tar(image.files)
     config: dict[str, Any] = {}
     for key, value in (("Entrypoint", image.entrypoint), ("Cmd", image.args), ("Env", image.env)):
         if value:
             config[key] = list(value)
     if image.labels:
         config["Labels"] = dict(image.labels)
-    described = _json(
-        {"architecture": image.architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]}}
+    described = json_bytes(
+        {"architecture": image.architecture, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]}}
     )
-    manifest = _json(
+    manifest = json_bytes(
         {
             "schemaVersion": 2,
             "mediaType": f"{_VENDOR}.manifest.v1+json",
@@ -67,54 +59,15 @@ def archive(image: ContainerImage) -> bytes:
     )
     annotations = {"io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": image.name.rpartition(":")[2]}
     entry = {**_described(manifest, "manifest.v1+json"), "platform": {"architecture": image.architecture, "os": "linux"}}
-    index = _json({"schemaVersion": 2, "manifests": [{**entry, "annotations": annotations}]})
+    index = json_bytes({"schemaVersion": 2, "manifests": [{**entry, "annotations": annotations}]})
     members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index}
-    members.update({f"blobs/sha256/{_digest(blob)[7:]}": blob for blob in (layer, described, manifest)})
+    members.update({f"blobs/sha256/{digest_of(blob)[7:]}": blob for blob in (layer, described, manifest)})
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in sorted(members):
-            _add(tar, name, members[name], 0o644)
+            add_file(tar, name, members[name], 0o644)
     return out.getvalue()
-
-
-def _layer(files: Mapping[str, Union[tuple[bytes, bool], Link]]) -> bytes:
-    out = io.BytesIO()
-    made: set[str] = set()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in sorted(files):
-            parts = name.split("/")
-            if any(part in ("", ".", "..") for part in parts):
-                raise UnifleetError(f"{name!r} is not a path in an image", "write a path without . or .. or empty parts")
-            for depth in range(1, len(parts)):
-                directory = "/".join(parts[:depth])
-                if directory not in made:
-                    made.add(directory)
-                    entry = tarfile.TarInfo(directory)
-                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                    tar.addfile(entry)
-            content = files[name]
-            if isinstance(content, Link):
-                entry = tarfile.TarInfo(name)
-                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, content.target, 0o777
-                tar.addfile(entry)
-            else:
-                _add(tar, name, content[0], 0o755 if content[1] else 0o644)
-    return out.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, body: bytes, mode: int) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(body), mode
-    tar.addfile(entry, io.BytesIO(body))
 
 
 def _described(blob: bytes, kind: str) -> dict[str, Any]:
-    return {"mediaType": f"{_VENDOR}.{kind}", "digest": _digest(blob), "size": len(blob)}
-
-
-def _digest(blob: bytes) -> str:
-    return "sha256:" + hashlib.sha256(blob).hexdigest()
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return {"mediaType": f"{_VENDOR}.{kind}", "digest": digest_of(blob), "size": len(blob)}

@@ -19,10 +19,8 @@ Times are 0, owners root, entries sorted. Gzip bytes depend on the zlib in use; 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import layer_tar
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import is_digest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import PROFILE_PATH, Profile, profile_bytes, profile_from
 
@@ -100,7 +99,7 @@ def pack(content: ImageContent) -> Layout:
                 entry = packer.manifest(architecture, [target], apart=True)
                 entry["platform"]["os.features"] = [HYPERVISOR_FEATURE + target.partition("/")[0]]
                 special.append(entry)
-    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*manifests, *special]})
+    index = json_bytes({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*manifests, *special]})
     packer.blobs[digest_of(index)] = index
     return Layout(digest_of(index), packer.blobs)
 
@@ -130,17 +129,17 @@ class _Packer:
             if layer is not None and layer not in layers:
                 layers.append(layer)
                 diff_ids.append(diff_id)
-        config = _add(self.blobs, _json(_config(self._content, profile, architecture, diff_ids)), CONFIG)
+        config = _add(self.blobs, json_bytes(_config(self._content, profile, architecture, diff_ids)), CONFIG)
         annotations = {PROFILE_ANNOTATION: profile_bytes(profile).decode().strip()}
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers, "annotations": annotations}
-        return {**_add(self.blobs, _json(manifest), MANIFEST), "platform": _platform(architecture)}
+        return {**_add(self.blobs, json_bytes(manifest), MANIFEST), "platform": _platform(architecture)}
 
     def _files_of(self, target: str) -> dict[str, tuple[bytes, bool]]:
         paths = [self._profile.kernels[target], *_initrds(self._profile, [target]).values()]
         return {path.lstrip("/"): self._content.files[path.lstrip("/")] for path in paths}
 
     def _layer(self, files: Mapping[str, tuple[bytes, bool]]) -> tuple[dict[str, Any], str]:
-        tar = _tar(files)
+        tar = layer_tar(files)
         zipped = self._content.compression == "gzip"
         return _add(self.blobs, _gzip(tar) if zipped else tar, f"{LAYER}+gzip" if zipped else LAYER), digest_of(tar)
 
@@ -164,7 +163,7 @@ def write(layout: Layout, directory: Path, tag: str) -> bool:
     entry = {"mediaType": INDEX, "digest": layout.digest, "size": len(index), "annotations": {REF_NAME: tag}}
     files = {f"blobs/sha256/{digest.partition(':')[2]}": blob for digest, blob in layout.blobs.items()}
     files["oci-layout"] = LAYOUT_VERSION
-    files["index.json"] = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
+    files["index.json"] = json_bytes({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
     changed = False
     for name, blob in files.items():
         path = directory / name
@@ -311,30 +310,6 @@ def _program(profile: Profile, architecture: str) -> str:
     return profile.kernels.get(f"process/{architecture}", profile.kernels[targets[0]])
 
 
-def _tar(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
-    out = io.BytesIO()
-    directories: set[str] = set()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in sorted(files):
-            parts = name.split("/")
-            if any(part in ("", ".", "..") for part in parts):
-                raise UnifleetError(f"{name!r} is not a path in an image", "write a path without . or .. or empty parts")
-            for depth in range(1, len(parts)):
-                directory = "/".join(parts[:depth])
-                if directory not in directories:
-                    directories.add(directory)
-                    tar.addfile(_entry(directory, tarfile.DIRTYPE, 0o755))
-            body, executable = files[name]
-            tar.addfile(_entry(name, tarfile.REGTYPE, 0o755 if executable else 0o644, len(body)), io.BytesIO(body))
-    return out.getvalue()
-
-
-def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.size = kind, mode, size
-    return entry
-
-
 def _gzip(content: bytes) -> bytes:
     """Gzip without a time in it; gzip.compress writes another header in older Pythons."""
     compressor = zlib.compressobj(9, wbits=31)
@@ -351,7 +326,8 @@ def digest_of(blob: bytes) -> str:
     return "sha256:" + hashlib.sha256(blob).hexdigest()
 
 
-def _json(document: Any) -> bytes:
+def json_bytes(document: Any) -> bytes:
+    """A document as the same bytes each time."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 

@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, Link, archive
+from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import Link
 
 COMMANDS = ("cat", "echo", "hostname", "httpd", "mkdir", "sh", "sleep")
 BUSYBOX = Path("/bin/busybox")

@@ -21,8 +21,9 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.unifleet.hybrid.plugins.filter.pause_image import pause_image
-from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, Link, archive
+from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import Link
 from ansible_collections.unifleet.hybrid.plugins.module_utils.pause_program import CODE, SOURCES, program
 
 TOOLS = {"amd64": ("as", "objcopy"), "arm64": ("aarch64-linux-gnu-as", "aarch64-linux-gnu-objcopy")}
