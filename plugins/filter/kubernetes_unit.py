@@ -47,18 +47,15 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_units import ControlPlane, command_line, credential_files
+from ansible_collections.unifleet.hybrid.plugins.module_utils.systemd_words import exec_start_word
 
 CREDENTIALS = "\0"
 """Stands for the unit's credentials directory until all else is quoted, so that only our own "%d" is a specifier."""
 
 
 def quoted(argument: str) -> str:
-    """As one word of ExecStart=, with nothing in it that systemd would expand (systemd.service(5), "Command lines")."""
-    for character in ("\n", "\r"):
-        if character in argument:
-            raise UnifleetError(f"{argument.partition('=')[0]}: a value of one line is needed")
-    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return '"' + escaped.replace(CREDENTIALS, "%d") + '"'
+    """As one word of ExecStart=, in which systemd expands nothing but the credentials directory."""
+    return exec_start_word(argument).replace(CREDENTIALS, "%d")
 
 
 def kubernetes_unit(program: str, version: str, settings: Mapping[str, Any]) -> dict[str, list[str]]:

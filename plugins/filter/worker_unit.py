@@ -46,14 +46,12 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import worker_units
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+from ansible_collections.unifleet.hybrid.plugins.module_utils.systemd_words import exec_start_word
 
 
 def quoted(argument: str) -> str:
-    """As one word of ExecStart=, with nothing in it that systemd would expand (systemd.service(5), "Command lines")."""
-    if "\n" in argument or "\r" in argument:
-        raise UnifleetError(f"{argument.partition('=')[0]}: a value of one line is needed")
-    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return '"' + escaped.replace("$${NODE_", "${NODE_") + '"'
+    """As one word of ExecStart=, in which systemd expands nothing but what the node registers with."""
+    return exec_start_word(argument).replace("$${NODE_", "${NODE_")
 
 
 def worker_unit(program: str, version: str, settings: Mapping[str, Any]) -> dict[str, Any]:

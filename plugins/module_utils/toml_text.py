@@ -1,10 +1,14 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TOML out of plain data, for configuration files that the collection owns whole: the standard library only reads TOML."""
+"""TOML out of plain data, for configuration files that the collection owns whole, and back.
+
+The standard library only reads TOML, and does so from Python 3.11 on; older hosts have a distribution's package for it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +25,17 @@ def to_toml(document: Mapping[str, Any]) -> str:
     Raises UnifleetError for a value that TOML does not know, naming its key.
     """
     return "\n".join(_table(document, ())).strip("\n") + "\n" if document else ""
+
+
+def from_toml(text: str) -> Any:
+    """The document in a text. Raises ValueError for one that is not TOML, UnifleetError where this Python cannot read any."""
+    for name in ("tomllib", "tomli", "toml"):
+        try:
+            library = importlib.import_module(name)
+        except ImportError:
+            continue
+        return library.loads(text)
+    raise UnifleetError("this Python has no TOML library", "install python3-toml, or write the file as JSON with the name *.json")
 
 
 def _table(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,6 @@ A file that this cannot read is not an error here: the agent itself says what is
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Reg
 from ansible_collections.unifleet.hybrid.plugins.host.images.registry_settings import registry_settings
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import DOCKER_HUB
+from ansible_collections.unifleet.hybrid.plugins.module_utils.toml_text import from_toml
 
 CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
 
@@ -45,8 +45,9 @@ def node_settings() -> NodeSettings:
 def read_settings(path: Path) -> NodeSettings:
     """What is in the file."""
     try:
-        document = _decoded(path.read_text(encoding="utf-8"), path.suffix)
-    except (OSError, ValueError):
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else from_toml(text)
+    except (OSError, ValueError, UnifleetError):
         return NodeSettings()
     if not isinstance(document, dict):
         return NodeSettings()
@@ -67,15 +68,3 @@ def _registries(table: Any) -> Mapping[str, RegistrySettings]:
         return registry_settings(table)
     except UnifleetError:
         return {}
-
-
-def _decoded(text: str, suffix: str) -> Any:
-    if suffix == ".json":
-        return json.loads(text)
-    for name in ("tomllib", "tomli", "toml"):
-        try:
-            library = importlib.import_module(name)
-        except ImportError:
-            continue
-        return library.loads(text)
-    return {}

@@ -9,7 +9,6 @@ all (labels too) and ends.
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import json
 import re
@@ -24,6 +23,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.image_settings imp
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.label_grammar import subdomain_problem
 from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import Taint, parse_taints
+from ansible_collections.unifleet.hybrid.plugins.module_utils.toml_text import from_toml
 
 PROVIDERS = ("kvm", "process", "simulated")
 DEFAULT_CONFIG = Path("/etc/unifleet/virtual-kubelet.toml")
@@ -200,22 +200,12 @@ def read_document(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UnifleetError(f"cannot read {path}: {error}") from error
     try:
-        document = json.loads(text) if path.suffix == ".json" else _toml(text)
+        document = json.loads(text) if path.suffix == ".json" else from_toml(text)
     except ValueError as error:
         raise UnifleetError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     if not isinstance(document, dict):
         raise UnifleetError(f"{path} is not a mapping of keys to values")
     return document
-
-
-def _toml(text: str) -> Any:
-    for name in ("tomllib", "tomli", "toml"):
-        try:
-            library = importlib.import_module(name)
-        except ImportError:
-            continue
-        return library.loads(text)
-    raise UnifleetError("this Python has no TOML library", "install python3-toml, or write the file as JSON with the name *.json")
 
 
 def _laid_over(config: Config, given: Mapping[str, Any]) -> Config:
