@@ -74,6 +74,9 @@ void virtio_quiet(struct virtio_queue *queue);
 /* mmio.c: the device of this kind behind the 512 bytes of registers at base; false when there is none. */
 bool virtio_mmio_open(struct virtio *device, uintptr_t base, uint32_t kind);
 
+/* The machine: open its first device of this kind, once; false when there is none. */
+bool virtio_open(struct virtio *device, uint32_t kind);
+
 struct card;
 /* net.c: a network card on an opened device; NULL when it cannot be driven. */
 struct card *virtio_net_start(struct virtio *device);

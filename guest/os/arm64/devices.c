@@ -4,7 +4,6 @@
  *
  * The virtio devices of an arm64 machine: places in memory that the device tree names (QEMU's virt has 32), and what is random about it.
  */
-#include "../../net/card.h"
 #include "../../virtio/virtio.h"
 #include "machine.h"
 
@@ -35,7 +34,7 @@ void devices_interrupted(void) {
         devices[i]->by->interrupted(devices[i]);
 }
 
-static bool open_device(struct virtio *device, uint32_t kind) {
+bool virtio_open(struct virtio *device, uint32_t kind) {
     struct node node = {NULL};
     while (device_count < DEVICES_MOST && tree_next(places, "virtio,mmio", &node)) {
         if (!virtio_mmio_open(device, tree_register(places, &node, 0), kind))
@@ -45,19 +44,6 @@ static bool open_device(struct virtio *device, uint32_t kind) {
         return true;
     }
     return false;
-}
-
-struct card *card_find(void) {
-    static struct virtio device;
-    return open_device(&device, VIRTIO_NET) ? virtio_net_start(&device) : NULL;
-}
-
-long os_read_stream(char *bytes, size_t size) {
-    static struct virtio device;
-    static enum { UNKNOWN, THERE, ABSENT } state;
-    if (state == UNKNOWN)
-        state = open_device(&device, VIRTIO_CONSOLE) && virtio_console_start(&device) ? THERE : ABSENT;
-    return state == THERE ? (long)virtio_console_read(bytes, size) : -19;
 }
 
 /* The counter over the guest's life, mixed (splitmix64's finish). */

@@ -2,11 +2,10 @@
  * GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The devices of an x86_64 machine: where its first network card is, and what is random about it.
+ * The virtio devices of an x86_64 machine, and where they are.
  *
  * microvm has 24 places for virtio devices in memory (QEMU, include/hw/i386/microvm.h), pc and q35 have PCI. A device is opened once.
  */
-#include "../../net/card.h"
 #include "../../virtio/virtio.h"
 #include "machine.h"
 #include "pci.h"
@@ -16,7 +15,7 @@ static const uintptr_t places = 0xfeb00000;
 
 bool devices_are_polled;
 
-static bool open_device(struct virtio *device, uint32_t kind) {
+bool virtio_open(struct virtio *device, uint32_t kind) {
     if (pci_present()) {
         if (!virtio_pci_open(device, kind))
             return false;
@@ -33,17 +32,4 @@ static bool open_device(struct virtio *device, uint32_t kind) {
         return true;
     }
     return false;
-}
-
-struct card *card_find(void) {
-    static struct virtio device;
-    return open_device(&device, VIRTIO_NET) ? virtio_net_start(&device) : NULL;
-}
-
-long os_read_stream(char *bytes, size_t size) {
-    static struct virtio device;
-    static enum { UNKNOWN, THERE, ABSENT } state;
-    if (state == UNKNOWN)
-        state = open_device(&device, VIRTIO_CONSOLE) && virtio_console_start(&device) ? THERE : ABSENT;
-    return state == THERE ? (long)virtio_console_read(bytes, size) : -19;
 }
