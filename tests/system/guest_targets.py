@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from power_button import press_power_button
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
 from ansible_collections.unifleet.hybrid.tools.xen_host.host import XenHost
@@ -91,15 +90,7 @@ class QemuGuest:
         return self.console.read_text() if self.console.exists() else ""
 
     def ask_to_stop(self) -> None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.control))
-            stream = connection.makefile("rw")
-            stream.readline()
-            for command in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": command}) + "\n")
-                stream.flush()
-                while "return" not in json.loads(stream.readline()):
-                    pass  # an event
+        press_power_button(self.control)
 
     def exit_code(self) -> int | None:
         assert self.process.wait(timeout=30) == 0

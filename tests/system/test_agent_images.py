@@ -24,9 +24,10 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import Po
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import digest_of
 from tests.system.agent import SimulatedAgent
 from tests.system.local_cluster import LocalCluster
+from tests.system.loopback_registry import LoopbackRegistry
 from tests.system.test_agent_pods import Cluster, until
 from tests.system.test_image_pulls import Proxy, proxy, push
-from tests.system.test_image_registry import LoopbackRegistry, registry
+from tests.system.test_image_registry import registry
 
 __all__ = ["registry"]
 

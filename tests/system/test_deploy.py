@@ -20,6 +20,7 @@ import pytest
 import worker_pods
 import yaml
 from cluster import ROOT, Cluster, eventually
+from ladder import lab_beside
 
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(1200)]
 
@@ -43,11 +44,8 @@ INVENTORY = {
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    directory = tmp_path_factory.mktemp("deploy")
-    inventory = directory / "inventories" / "lab"
-    shutil.copytree(ROOT / "inventories/lab", inventory)
-    (inventory / "hosts.yml").write_text(yaml.safe_dump(INVENTORY), encoding="utf-8")
-    lab = Cluster(directory / ".lab", inventory, {"lab_host_name": "deploy", "lab_host_network": "10.77.43.0/24"})
+    lab = lab_beside(tmp_path_factory.mktemp("deploy"), "deploy", 43)
+    (lab.inventory / "hosts.yml").write_text(yaml.safe_dump(INVENTORY), encoding="utf-8")
     lab.playbook("lab_up")
     lab.playbook("site")
     lab.playbook("demo_image")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,10 @@ import worker_pods
 import yaml
 from cluster import ROOT, Cluster, eventually
 from footprint import footprint
+from ladder import before, failed_elsewhere, lab_beside, rungs_below_held
 from worker_pods import container, push_busybox, unikernel
+
+__all__ = ["before", "failed_elsewhere", "rungs_below_held"]
 
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -34,36 +36,12 @@ DAEMONSET = (EXAMPLES / "humidity-daemonset.yml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def before() -> frozenset[str]:
-    """What the machine had before the lab came."""
-    return footprint()
-
-
-@pytest.fixture(scope="module")
 def cluster(before: frozenset[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A lab of its own beside whatever runs on this machine: the repository's lab inventory on another network."""
-    directory = tmp_path_factory.mktemp("first-path")
-    inventory = directory / "inventories" / "lab"
-    shutil.copytree(ROOT / "inventories/lab", inventory)
-    for file in inventory.rglob("*.yml"):
-        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", "10.77.9."), encoding="utf-8")
-    lab = Cluster(directory / ".lab", inventory, {"lab_host_name": "path", "lab_host_network": "10.77.9.0/24"})
+    lab = lab_beside(tmp_path_factory.mktemp("first-path"), "path", 9)
     lab.playbook("lab_up")
     yield lab
     lab.playbook("lab_down")
-
-
-@pytest.fixture(scope="module")
-def failed_elsewhere(request: pytest.FixtureRequest) -> int:
-    """How many tests of other files had failed before the first rung."""
-    return request.session.testsfailed
-
-
-@pytest.fixture(autouse=True)
-def rungs_below_held(request: pytest.FixtureRequest, failed_elsewhere: int) -> None:
-    """Fail at once where an earlier rung failed."""
-    if request.session.testsfailed > failed_elsewhere:
-        pytest.fail("an earlier rung failed", pytrace=False)
 
 
 def edit_host(cluster: Cluster, host: str, labels: dict[str, object]) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from power_button import press_power_button
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Network
 from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
@@ -120,15 +121,7 @@ class Running:
         if self.qmp is None:
             self.process.send_signal(signal.SIGTERM)
             return
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.qmp))
-            stream = connection.makefile("rw")
-            stream.readline()
-            for command in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": command}) + "\n")
-                stream.flush()
-                while "return" not in json.loads(stream.readline()):
-                    pass  # an event
+        press_power_button(self.qmp)
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_registry import loopback_registry
 from stock_containerd import SUITES, Containerd, packages
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import choose_entry
@@ -68,26 +67,8 @@ def push(address: str, layout: Layout, tmp_path: Path, tag: str) -> str:
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    configuration = tmp_path / "registry.yml"
-    configuration.write_text(
-        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
-    )
-    with subprocess.Popen(["docker-registry", "serve", configuration], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + 20
-            while True:
-                with socket.socket() as attempt:
-                    if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < until, "docker-registry does not listen"
-                time.sleep(0.05)
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.kill()
+    with loopback_registry(tmp_path) as made:
+        yield made.address
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["fat", "split"])

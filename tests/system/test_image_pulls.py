@@ -31,7 +31,8 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Ima
 from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, pack, write
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
-from tests.system.test_image_registry import LoopbackRegistry, registry
+from tests.system.loopback_registry import LoopbackRegistry
+from tests.system.test_image_registry import registry
 
 __all__ = ["registry"]
 

@@ -10,13 +10,11 @@ import io
 import json
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +22,17 @@ import pytest
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.contract import ImageError, RegistryCredentials
 from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
+from tests.system.loopback_registry import LoopbackRegistry, loopback_registry
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class LoopbackRegistry:
-    """A running docker-registry: its address, and where it keeps what it has."""
-
-    address: str
-    storage: Path
-
-    def blob(self, digest: str) -> Path:
-        value = digest.partition(":")[2]
-        return self.storage / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
-
-
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[LoopbackRegistry]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    storage = tmp_path / "registry"
-    configuration = tmp_path / "registry.yml"
-    configuration.write_text(
-        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: true}}}}\n"
-    )
-    with subprocess.Popen(
-        ["docker-registry", "serve", str(configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            until = time.monotonic() + 20
-            while True:
-                with socket.socket() as attempt:
-                    if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert time.monotonic() < until, "docker-registry does not listen"
-                time.sleep(0.05)
-            yield LoopbackRegistry(f"127.0.0.1:{port}", storage)
-        finally:
-            process.kill()
+    with loopback_registry(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,9 @@ import pytest
 import yaml
 from cluster import BIN, ROOT, Cluster, eventually
 from footprint import footprint
+from ladder import before, failed_elsewhere, lab_beside, rungs_below_held
+
+__all__ = ["before", "failed_elsewhere", "rungs_below_held"]
 
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -49,23 +51,12 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Page).serve_forever()
 
 
 @pytest.fixture(scope="module")
-def before() -> frozenset[str]:
-    """What the machine had before the lab came."""
-    return footprint()
-
-
-@pytest.fixture(scope="module")
 def cluster(before: frozenset[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A lab of its own, made a cluster, with images of the project's two unikernels that drive a network card."""
-    directory = tmp_path_factory.mktemp("pod-network")
-    inventory = directory / "inventories" / "lab"
-    shutil.copytree(ROOT / "inventories/lab", inventory)
-    for file in inventory.rglob("*.yml"):
-        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", "10.77.35."), encoding="utf-8")
-    hosts = yaml.safe_load((inventory / "hosts.yml").read_text(encoding="utf-8"))
+    lab = lab_beside(tmp_path_factory.mktemp("pod-network"), "hostnet", 35)
+    hosts = yaml.safe_load((lab.inventory / "hosts.yml").read_text(encoding="utf-8"))
     hosts["workers"] = {"hosts": {}}
-    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
-    lab = Cluster(directory / ".lab", inventory, {"lab_host_name": "hostnet", "lab_host_network": "10.77.35.0/24"})
+    (lab.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
     lab.playbook("lab_up")
     lab.playbook("site")
     for program in ("sensor", "caller"):
@@ -92,19 +83,6 @@ def push(lab: Cluster, program: str) -> None:
     file = lab.directory / f"push-{program}.yml"
     file.write_text(json.dumps(play), encoding="utf-8")
     lab.playbook(str(file))
-
-
-@pytest.fixture(scope="module")
-def failed_elsewhere(request: pytest.FixtureRequest) -> int:
-    """How many tests of other files had failed before the first rung."""
-    return request.session.testsfailed
-
-
-@pytest.fixture(autouse=True)
-def rungs_below_held(request: pytest.FixtureRequest, failed_elsewhere: int) -> None:
-    """Fail at once where an earlier rung failed."""
-    if request.session.testsfailed > failed_elsewhere:
-        pytest.fail("an earlier rung failed", pytrace=False)
 
 
 def pod(name: str, image: str, *args: str, **spec: Any) -> str:

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from power_button import press_power_button
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import COMMAND_LINE_MOST, PlainGuest
 
@@ -66,15 +65,7 @@ class Vm:
         pytest.fail(f"{lines} lines did not come in {seconds} s; the console has: {self.text()!r}")
 
     def press_power_button(self) -> None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.qmp))
-            stream = connection.makefile("rw")
-            stream.readline()
-            for command in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": command}) + "\n")
-                stream.flush()
-                while "return" not in json.loads(stream.readline()):
-                    pass  # an event
+        press_power_button(self.qmp)
 
     def exit_code(self) -> int | None:
         assert self.process.wait(timeout=20) == 0
