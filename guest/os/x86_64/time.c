@@ -31,6 +31,14 @@ static void open_interrupts(void) {
     __asm__ volatile("sti\n\tnop\n\tcli" : : : "memory");
 }
 
+/* What the counter went down by since its last reading, over these many new beginnings. */
+static void take(uint32_t beginnings, uint32_t current) {
+    clock += nanoseconds((uint64_t)beginnings * period + last - current);
+    counted += beginnings;
+    last = current;
+}
+
+/* A counter that stands higher than before has begun anew, though a busy host's interrupt for it may yet be on its way: it is waited for. */
 uint64_t os_now(void) {
     uint32_t count, current;
     do {
@@ -38,17 +46,26 @@ uint64_t os_now(void) {
         count = timer_interrupts;
         current = *memory32(apic + TIMER_CURRENT);
         open_interrupts();
-    } while (count != timer_interrupts);
-    clock += nanoseconds((uint64_t)(count - counted) * period + last - current);
-    counted = count;
-    last = current;
+    } while (count != timer_interrupts || (count == counted && current > last));
+    take(count - counted, current);
     return clock;
 }
 
+/* An interrupt of the counter's old period that came in its new one would be taken for all of that: none is let out in between. */
 static void start_counting(uint32_t ticks) {
     os_now();
+    *memory32(apic + TIMER_VECTOR) = TIMER_MASKED | TIMER_PERIODIC | VECTOR_TIMER;
+    open_interrupts();
+    uint32_t current = *memory32(apic + TIMER_CURRENT);
+    uint32_t beginnings = timer_interrupts - counted;
+    if (!beginnings && current > last) {
+        beginnings = 1; /* without an interrupt, now that there are none */
+        timer_interrupts++;
+    }
+    take(beginnings, current);
     *memory32(apic + TIMER_INITIAL) = ticks;
     period = last = ticks;
+    *memory32(apic + TIMER_VECTOR) = TIMER_PERIODIC | VECTOR_TIMER;
 }
 
 static bool known_to_count_nanoseconds(void) {
