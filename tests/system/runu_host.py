@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = ROOT / "guest"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -234,3 +236,29 @@ def pod_namespace(name: str, network: int) -> Iterator[str]:
     finally:
         subprocess.run(["ip", "link", "del", link], check=False, stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def runu(tmp_path: Path) -> Iterator[Runu]:
+    made = Runu(tmp_path, f"/runu-contract-{os.getpid()}")
+    try:
+        yield made
+        left = made.leaks()
+    finally:
+        made.clean()
+    assert not left, left
+
+
+Maker = Callable[..., Bundle]
+
+
+@pytest.fixture
+def bundle(runu: Runu, tmp_path: Path) -> Maker:
+    def make(name: str, *args: str, **more: Any) -> Bundle:
+        return make_bundle(tmp_path / name, runu.group, *args, **more)
+
+    return make
+
+
+def vmm_of(runu: Runu, name: str) -> int:
+    return int(json.loads((runu.root / name / "runu.json").read_text())["vmm"])
