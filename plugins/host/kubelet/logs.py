@@ -270,7 +270,7 @@ def termination_message(path: Path) -> str:
             if not offsets:
                 return ""
             file.seek(offsets[0])
-            lines = [parse_line(raw) for raw in file.read().splitlines()]
+            lines = [parse_line(raw) for raw in file.read().split(b"\n")]
     except OSError:
         return ""
     text = b"".join(line.text + (b"\n" if line.full else b"") for line in lines if line)

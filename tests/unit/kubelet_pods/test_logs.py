@@ -152,6 +152,12 @@ def test_a_query_is_read_as_go_reads_it() -> None:
     assert parse_options({"follow": ""}, 0.0).follow
 
 
+def test_a_carriage_return_in_a_line_takes_nothing_of_the_termination_message(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(b"2026-01-01T00:00:00Z stdout F 10 %\r20 % of it\r\n")
+    assert logs.termination_message(path) == "10 %\r20 % of it\r\n"
+
+
 def test_the_termination_message_is_the_end_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_bytes(cri(*[f"line {n}" for n in range(100)]))
