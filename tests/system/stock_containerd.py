@@ -77,15 +77,22 @@ class Containerd:
     def version(self) -> str:
         return subprocess.run([self.programs / "containerd", "--version"], check=True, capture_output=True, text=True).stdout.strip()
 
-    def start(self) -> None:
-        """Start it, or start it again on the same directories, and wait until it answers."""
-        config = self.directory / "config.toml"
-        config.write_text(
+    def configuration(self) -> str:
+        """What is in its configuration file."""
+        return (
             f"version = 2\nroot = '{self.directory}/root'\nstate = '{self.directory}/state'\n"
             f"disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{self.directory}/s.sock'\n"
         )
+
+    def command(self) -> list[str]:
+        """What runs it."""
+        return [str(self.programs / "containerd"), "-c", str(self.directory / "config.toml")]
+
+    def start(self) -> None:
+        """Start it, or start it again on the same directories, and wait until it answers."""
+        (self.directory / "config.toml").write_text(self.configuration())
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen([self.programs / "containerd", "-c", config], stdout=log, stderr=log, env=self.environment())
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=self.environment())
         until = time.monotonic() + 30
         while self.ctr("version", check=False).returncode:
             assert self.process.poll() is None, (self.directory / "log").read_text()

@@ -126,13 +126,12 @@ class Node:
             os.kill(pid, signal.SIGKILL)
 
 
-def image(directory: Path, reference: str, target: str, kernel: Path) -> Path:
+def image(directory: Path, reference: str, target: str, kernel: Path, *, network: bool = False) -> Path:
     """An image as a tar that ctr imports."""
     files = {"boot/kernel": (kernel.read_bytes(), True)}
     layout = directory / reference.partition("/")[2].replace(":", "-")
-    write(
-        pack(ImageContent(Profile("plain", {target: "/boot/kernel"}, memory_bytes=8 << 20), files, args=("--period", "0.05"))), layout, "1"
-    )
+    profile = Profile("plain", {target: "/boot/kernel"}, memory_bytes=8 << 20, network=network)
+    write(pack(ImageContent(profile, files, args=("--period", "0.05"))), layout, "1")
     tar = layout.with_suffix(".tar")
     with tarfile.open(tar, "w") as archive:
         archive.add(layout, ".")
