@@ -48,7 +48,7 @@ contract: prepare guest ## One suite for every kind of machine, on the lab's kvm
 	@tools/contract
 
 loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
-	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab' -n 2 --dist loadfile --durations=12
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
 
 system: prepare guest ## The lab cluster with everything real
 	@$(VENV)/bin/python -m pytest tests/system -v -m lab --ignore=tests/system/test_lab.py

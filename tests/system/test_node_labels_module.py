@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.system.agent_process import AgentProcess, get_node, wait_for
 from tests.system.local_cluster import LocalCluster
-from tests.system.test_agent_node import AgentProcess, get_node, wait_for
 
 pytestmark = pytest.mark.system
 
