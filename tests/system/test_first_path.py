@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From bare hosts to a labelled hybrid cluster and back to nothing, rung by rung, as a user goes.
+"""From bare hosts to a labelled hybrid cluster, rung by rung, as a user goes.
 
 The rungs are one story: each starts from what the one before left, so after a rung that failed the rest do not run.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import pytest
 import worker_pods
 import yaml
 from cluster import ROOT, Cluster, eventually
-from footprint import footprint
-from ladder import before, failed_elsewhere, lab_beside, rungs_below_held
+from ladder import failed_elsewhere, rungs_below_held
 from worker_pods import container, push_busybox, unikernel
 
-__all__ = ["before", "failed_elsewhere", "rungs_below_held"]
+__all__ = ["failed_elsewhere", "rungs_below_held"]
 
 pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(2400)]
 
@@ -35,13 +33,9 @@ EXAMPLES = ROOT / "docs/examples"
 DAEMONSET = (EXAMPLES / "humidity-daemonset.yml").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def cluster(before: frozenset[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A lab of its own beside whatever runs on this machine: the repository's lab inventory on another network."""
-    lab = lab_beside(tmp_path_factory.mktemp("first-path"), "path", 9)
-    lab.playbook("lab_up")
-    yield lab
-    lab.playbook("lab_down")
+@pytest.fixture
+def cluster(bare_lab: Cluster) -> Cluster:
+    return bare_lab
 
 
 def edit_host(cluster: Cluster, host: str, labels: dict[str, object]) -> None:
@@ -319,15 +313,3 @@ def test_a_host_that_loses_power_shows_not_ready_and_comes_back(cluster: Cluster
 
     pod = eventually(runs_again, 120, "the container on pi1 running again, its restart counted")
     eventually(lambda: readings(cluster, pod, "--tail=1"), 60, "readings from pi1 again")
-
-
-def test_verify_finds_nothing_wrong_in_the_end(cluster: Cluster) -> None:
-    cluster.playbook("verify")
-    print(json.dumps({host: cluster.ssh(host, "systemctl --failed --no-legend --no-pager", check=False).strip() for host in HOSTS}))
-
-
-def test_lab_down_leaves_the_machine_as_it_was(cluster: Cluster, before: frozenset[str]) -> None:
-    cluster.playbook("lab_down")
-    left = footprint() - before
-    assert not left, f"left behind: {sorted(left)}"
-    assert not (Path(cluster.directory) / "hosts").exists()
