@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the contract tests on hosts, over ssh: run_on_host.py [--lab DIRECTORY] HOST=KIND,KIND ...
+"""Run the contract tests on hosts, over ssh: run_on_host.py [--lab DIRECTORY] HOST=KIND,KIND[:MANY] ...
 
 The collection's programs and the tests are copied to a directory on each host, what the tests need is installed there from Debian, and the
 host's own Python runs them. Hosts are worked on at the same time; each one's output is shown when it is done. The exit status is 0 only
@@ -37,12 +37,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the contract tests of machines on hosts.")
     parser.add_argument("--lab", type=Path, default=ROOT / ".lab", help="the lab's state directory, which has the ssh key")
     parser.add_argument("--timeout", type=int, default=1500, help="seconds that the tests of one host may take")
-    parser.add_argument("hosts", nargs="+", metavar="ADDRESS=KIND,KIND", help="for example 10.77.0.12=simulated,process,kvm")
+    parser.add_argument(
+        "hosts",
+        nargs="+",
+        metavar="ADDRESS=KIND,KIND[:MANY]",
+        help="for example 10.77.0.12=simulated,process,kvm; MANY: how many machines at once a slow host is asked for (default: 20)",
+    )
     arguments = parser.parse_args()
     archive = pack(with_kernel=any("kvm" in host for host in arguments.hosts))
     pairs = [host.partition("=")[::2] for host in arguments.hosts]
     with ThreadPoolExecutor(len(pairs)) as pool:
-        jobs = [pool.submit(run, arguments.lab, address, kinds.split(","), archive, arguments.timeout) for address, kinds in pairs]
+        jobs = [pool.submit(run, arguments.lab, address, kinds, archive, arguments.timeout) for address, kinds in pairs]
         failed = []
         for (address, kinds), job in zip(pairs, jobs):
             status, output = job.result()
@@ -66,8 +71,10 @@ def pack(with_kernel: bool) -> bytes:
     return buffer.getvalue()
 
 
-def run(lab: Path, address: str, kinds: list[str], archive: bytes, timeout: int) -> tuple[int, str]:
-    """Copy, install, test on one host; its exit status and what it said."""
+def run(lab: Path, address: str, wanted: str, archive: bytes, timeout: int) -> tuple[int, str]:
+    """Copy, install, test on one host what "KIND,KIND:MANY" asks for; its exit status and what it said."""
+    words, _colon, many = wanted.partition(":")
+    kinds = words.split(",")
     packages = sorted({package for kind in kinds for package in PACKAGES[kind]})
     steps = [
         "set -e",
@@ -83,6 +90,7 @@ def run(lab: Path, address: str, kinds: list[str], archive: bytes, timeout: int)
         )
     steps.append(
         f"PYTHONPATH={REMOTE} PYTHONDONTWRITEBYTECODE=1 UNIFLEET_CONTRACT_KINDS={','.join(kinds)} UNIFLEET_CONTRACT_SENSOR=$PWD/sensor"
+        f" UNIFLEET_CONTRACT_MANY={int(many or 20)}"
         f" timeout {timeout} python3 -m pytest -c tests/contract/pytest.ini -q -s --durations=5 tests/contract"
     )
     command = ["ssh", "-i", str(lab / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={lab / 'ssh/known_hosts'}"]
