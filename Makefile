@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback system lab-test molecule bench compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback wide system lab-test molecule bench compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -26,8 +26,8 @@ lab-down: prepare ## Take the lab away and leave nothing behind
 demo: prepare ## From nothing to a labelled cluster with a unikernel on the hosts that match
 	@tools/demo
 
-test: prepare guest ## All checks below but lab-test, molecule and compat, with the time of each
-	@tools/run-steps lint+sanity unit contract loopback system
+test: prepare guest ## lint, sanity, unit, contract, loopback and system, with the time of each
+	@tools/run-steps lint+sanity unit contract+loopback system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
 	@$(VENV)/bin/python tools/lint.py
@@ -48,7 +48,10 @@ contract: prepare guest ## One suite for every kind of machine, on the lab's kvm
 	@tools/contract
 
 loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
-	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and not wide' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
+
+wide: prepare guest kubernetes ## loopback's promises on further versions, hypervisors, machines and kernels: before a release
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and wide' -n 2 --dist loadfile --durations=12
 
 system: prepare guest ## The lab cluster with everything real
 	@$(VENV)/bin/python -m pytest tests/system -v -m lab --ignore=tests/system/test_lab.py

@@ -24,7 +24,7 @@ from pathlib import Path
 VERSION = "2.1.3+dfsg1"
 ARCHIVE = f"lwip_{VERSION}.orig.tar.xz"
 SHA256 = "0a8276d09fc4e97bbba2f953d74af2388fc2195ea156be9d7589e297a68fde24"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unifleet" / "lwip"
+CACHE = Path(os.environ.get("UNIFLEET_CACHE") or Path.home() / ".cache/unifleet") / "lwip"
 TREE = CACHE / f"lwip-{VERSION}-{SHA256[:8]}"
 
 

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+import pytest
+
 from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_apt
 
-CACHE = Path.home() / ".cache" / "unifleet" / "containerd"
+CACHE = Path(os.environ.get("UNIFLEET_CACHE") or Path.home() / ".cache/unifleet") / "containerd"
 SUITES = {"bookworm": "1.6", "trixie": "1.7", "sid": "2."}
+EACH = [suite if suite == "trixie" else pytest.param(suite, marks=pytest.mark.wide) for suite in SUITES]
+"""For tests of each of them: the middle one is tried always."""
 
 
 def packages(suite: str) -> Path:

@@ -9,6 +9,7 @@ The packages are fetched once, into ~/.cache/unifleet/foreign-kernels. Nothing i
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -23,9 +24,9 @@ from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Net
 from ansible_collections.unifleet.hybrid.plugins.host.guests.linux import ARGUMENTS_MOST, VARIABLES_MOST, LinuxGuest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import KernelFile, examine_file
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.wide, pytest.mark.timeout(300)]
 
-CACHE = Path.home() / ".cache/unifleet/foreign-kernels"
+CACHE = Path(os.environ.get("UNIFLEET_CACHE") or Path.home() / ".cache/unifleet") / "foreign-kernels"
 GUEST = Path(__file__).resolve().parents[2] / "guest"
 PACKAGES = ("grub-xen-host", "memtest86+", "ipxe", "linux-image-cloud-amd64")
 TELLS = r"""

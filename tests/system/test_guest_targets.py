@@ -24,6 +24,8 @@ __all__ = ["build"]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 TARGETS = [target.name for target in (*QEMU_TARGETS, *PROCESS_TARGETS)] + ["xen-pvh", "xen-pv"]
+ALWAYS = ("pc", "arm64-gicv3", "process-amd64")
+EACH = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.wide) for name in TARGETS]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def xen_machine() -> Iterator[XenHost]:
         yield host
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=EACH)
 def target(request: pytest.FixtureRequest) -> Target:
     if request.param.startswith("xen-"):
         host: XenHost = request.getfixturevalue("xen_machine")

@@ -21,7 +21,7 @@ from ansible_collections.unifleet.hybrid.tools.xen_host.host import XenHost
 
 __all__ = ["build", "xen_machine"]
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.wide, pytest.mark.timeout(600)]
 
 GRUBS = {"pv": Path("/usr/lib/grub-xen/grub-x86_64-xen.bin"), "pvh": Path("/usr/lib/grub-xen/grub-i386-xen_pvh.bin")}
 

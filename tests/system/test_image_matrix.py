@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from loopback_registry import loopback_registry
-from stock_containerd import SUITES, Containerd, packages
+from stock_containerd import EACH, SUITES, Containerd, packages
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import choose_entry
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, Layout, pack, write
@@ -36,7 +36,7 @@ def image(*, split: bool) -> Layout:
     return pack(ImageContent(profile, {**files, "etc/motd": (b"shared", False)}, split=split))
 
 
-@pytest.fixture(params=list(SUITES))
+@pytest.fixture(params=EACH)
 def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containerd]:
     try:
         programs = packages(request.param) / "usr/bin"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from runu_host import build, configure, install, leaks_below, remove_groups, wait_for
-from stock_containerd import SUITES, Containerd, packages
+from stock_containerd import EACH, Containerd, packages
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, pack, write
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
@@ -180,7 +180,7 @@ def node(stock: Node) -> Iterator[Node]:
     assert not left, left
 
 
-@pytest.mark.parametrize("suite", list(SUITES))
+@pytest.mark.parametrize("suite", EACH)
 def test_each_containerd_runs_asks_and_deletes_a_unikernel(suite: str, tmp_path: Path) -> None:
     node = opened(suite, tmp_path)
     try:

@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import LayoutDirectory
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.wide, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = 'echo "$(basename "$0") $*" >> "$NOTES"\n'
 KRAFT = f"""#!/bin/sh
