@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +86,20 @@ class Cluster:
         if check:
             assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done.stdout
+
+    @contextlib.contextmanager
+    def forwarded(self, pod: str, port: int) -> Iterator[tuple[int, Callable[[], str]]]:
+        """A local port while kubectl forwards it to a port of a pod, and what kubectl says meanwhile."""
+        command = [str(BIN / "kubectl"), "--kubeconfig", str(self.kubeconfig), "port-forward", f"pod/{pod}", f":{port}"]
+        with tempfile.NamedTemporaryFile("r") as said, Path(said.name).open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+            try:
+                read = Path(said.name).read_text
+                found = eventually(lambda: re.search(r"127\.0\.0\.1:(\d+) -> ", read()), 30, f"kubectl port-forward to {pod}")
+                yield int(found[1]), read
+            finally:
+                process.terminate()
+                process.wait(30)
 
     @cached_property
     def api(self) -> client.CoreV1Api:

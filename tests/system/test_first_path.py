@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,29 @@ def test_a_unikernel_and_an_ordinary_container_share_a_pod(cluster: Cluster) -> 
     assert eventually(lambda: cluster.kubectl("logs", "mixed", "-c", "side"), 30, "a line of the sidecar") == "side serves\n"
     assert cluster.kubectl("exec", "mixed", "-c", "side", "--", "hostname") == "mixed\n"
     assert machines_on_worker(cluster) == 2
+
+
+def said_by(url: str, seconds: float = 5) -> str:
+    """What a web server says to a program on this machine; "" when it says nothing."""
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_port_forward_reaches_unikernels_and_the_containers_beside_them(cluster: Cluster) -> None:
+    for pod in ("uni", "mixed"):
+        with cluster.forwarded(pod, 80) as (port, _said):
+            for _again in range(3):
+                assert json.loads(said_by(f"http://127.0.0.1:{port}/"))["sensor"] == "humidity"
+    with cluster.forwarded("mixed", 8080) as (port, _said):
+        assert said_by(f"http://127.0.0.1:{port}/").strip() == "page of side"
+    with cluster.forwarded("uni", 81) as (port, said):
+        assert not said_by(f"http://127.0.0.1:{port}/")
+        eventually(lambda: "connection refused" in said(), 10, "kubectl to say, as for a container, that the port is closed")
+    page = cluster.kubectl("exec", "mixed", "-c", "side", "--", "wget", "-q", "-O", "-", "http://127.0.0.1/")
+    assert json.loads(page)["sensor"] == "humidity", "the sidecar finds the unikernel on the pod's localhost"
 
 
 def test_a_service_spreads_requests_over_a_deployment_of_unikernels(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import threading
@@ -256,6 +257,37 @@ def test_the_guest_has_the_pods_address_and_containers_beside_it_their_own_conne
         assert "runu" not in links
         rules = subprocess.run(["tc", "-n", name, "qdisc", "show", "dev", "eth0"], check=True, capture_output=True, text=True).stdout
         assert "ingress" not in rules
+
+
+def on_localhost(name: str, port: int) -> str:
+    """What a server says to a program in a pod's namespace that asks 127.0.0.1, or why it says nothing."""
+    script = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/', timeout=5).read().decode())"
+    done = subprocess.run(["ip", "netns", "exec", name, "python3", "-c", script], check=False, capture_output=True, text=True)
+    return done.stdout or done.stderr
+
+
+def test_the_pods_localhost_reaches_the_guest_for_as_long_as_it_lives(runu: Runu, bundle: Maker) -> None:
+    with pod_namespace(f"rn{os.getpid()}", 6) as namespace:
+        name = namespace.rpartition("/")[2]
+        for life, end in (("first", "TERM"), ("second", "KILL"), ("third", "")):
+            made = bundle(life, profile={"network": True})
+            made.config["linux"]["namespaces"] = [{"type": "network", "path": namespace}]
+            made.write()
+            runu.create(life, made)
+            runu("start", life)
+            wait_for("an answer by HTTP", lambda: b'"sensor"' in fetch("10.77.41.26", 80))
+            for _again in range(3):
+                assert '"sensor"' in on_localhost(name, 80)
+            assert "Connection refused" in on_localhost(name, 81)
+            if end:
+                runu("kill", life, end)
+            else:
+                os.kill(runu.pid(life), signal.SIGKILL)
+            runu.wait(life)
+            runu("delete", life)
+            assert "Connection refused" in on_localhost(name, 80)
+            rules = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "ruleset"], check=True, capture_output=True, text=True)
+            assert not rules.stdout.strip()
 
 
 def fetch(address: str, port: int) -> bytes:

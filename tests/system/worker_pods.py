@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import Link
 
-COMMANDS = ("cat", "echo", "hostname", "httpd", "mkdir", "sh", "sleep")
+COMMANDS = ("cat", "echo", "hostname", "httpd", "mkdir", "sh", "sleep", "wget")
 BUSYBOX = Path("/bin/busybox")
 """Of Debian's busybox-static."""
 

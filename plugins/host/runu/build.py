@@ -92,6 +92,8 @@ def build(frame: Frame, record: Record, ends: Ends) -> None:
     if link is not None:
         ends.tell("link", document.dumps(link.name))
         ends.tell("tap", document.dumps(link.tap_name))
+        if link.lacks:
+            ends.tell("warning", link.lacks)
     initrd = plan.carried.initrd(booted.initrd)
     line = booted.command_line
     if line is None:

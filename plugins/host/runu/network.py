@@ -8,7 +8,8 @@
 Two filters redirect every frame, as kata and urunc do it. What the pod's ordinary containers need stays with the kernel: their own
 connections leave from the kernel's ephemeral ports, which are therefore made 32768-49151 here and kept by a filter, while guests use 49152
 and up (lwIP, Unikraft); and ports named by the pod annotation io.unifleet.container-ports are theirs too. ARP goes to
-both, which answer with the same MAC, so that the rest of the network sees one host.
+both, which answer with the same MAC, so that the rest of the network sees one host. What the guest says to the pod's localhost
+(loopback.py) stays here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import struct
 import zlib
 
-from ansible_collections.unifleet.hybrid.plugins.host.runu import netlink, syscalls
+from ansible_collections.unifleet.hybrid.plugins.host.runu import loopback, netlink, syscalls
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 TYPE_CHECKING = False
@@ -33,13 +34,16 @@ _PREFIX = "runu"
 _TUNSETIFF, _TAP, _NO_PI, _VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
 _GETIFADDR, _GETNETMASK, _GETHWADDR, _GETMTU, _SETMTU, _GETFLAGS, _SETFLAGS = 0x8915, 0x891B, 0x8927, 0x8921, 0x8922, 0x8913, 0x8914
 _UP = 1
-_ARP, _TCP, _UDP, _PORTS = 0x0806, 6, 17, 20
+_ARP, _TCP, _UDP, _DESTINATION, _PORTS = 0x0806, 6, 17, 16, 20
 
 
 class Link:
-    """The pod's link and the tap beside it. tap: the open tap. address: "10.0.0.5/24"; gateway: "" where there is none."""
+    """The pod's link and the tap beside it. tap: the open tap. address: "10.0.0.5/24"; gateway: "" where there is none.
 
-    __slots__ = ("address", "gateway", "mac", "mtu", "name", "tap", "tap_name")
+    lacks: a sentence on what the pod's network goes without, or "".
+    """
+
+    __slots__ = ("address", "gateway", "lacks", "mac", "mtu", "name", "tap", "tap_name")
 
     def __init__(self, name: str, tap_name: str, tap: int, address: str, gateway: str) -> None:
         self.name = name
@@ -49,6 +53,7 @@ class Link:
         self.gateway = gateway
         self.mac = ""
         self.mtu = 1500
+        self.lacks = ""
 
 
 def container_ports(annotation: str) -> tuple[int, ...]:
@@ -118,7 +123,21 @@ def attach(container: str, ports: tuple[int, ...] = ()) -> Optional[Link]:
     _keep_ephemeral_ports()
     link = Link(name, own, tap, f"{address}/{prefix}", gateway)
     link.mac, link.mtu = mac, mtu
+    link.lacks = _join_localhost(link)
     return link
+
+
+def _join_localhost(link: Link) -> str:
+    """Let the pod's localhost reach the guest. Returns why it does not, or ""; the machine is worth having all the same."""
+    why = f"the pod's link {link.name} has no gateway"
+    if link.gateway:
+        try:
+            loopback.attach(link.address.partition("/")[0], link.mac, link.tap_name)
+        except OSError as error:
+            why = f"{error.strerror} {error.filename or ''}".rstrip()
+        else:
+            return ""
+    return f"the pod's localhost, and so kubectl port-forward, does not reach the unikernel: {why}"
 
 
 def _redirect(link: int, tap: int, ports: tuple[int, ...]) -> None:
@@ -138,7 +157,9 @@ def _redirect(link: int, tap: int, ports: tuple[int, ...]) -> None:
                 priority += 1
         route.ask(netlink.redirect_filter(link, tap, priority, (_ARP, everything), copy=True))
         route.ask(netlink.redirect_filter(link, tap, priority + 1, (netlink.ETH_P_ALL, everything)))
-        route.ask(netlink.redirect_filter(tap, link, 1, (netlink.ETH_P_ALL, everything)))
+        to_localhost = netlink.Key(struct.unpack(">I", _socket.inet_aton(loopback.GUESTS_PEER))[0], 0xFFFFFFFF, _DESTINATION)
+        route.ask(netlink.redirect_filter(tap, None, 1, (netlink.ETH_P_IP, [to_localhost])))
+        route.ask(netlink.redirect_filter(tap, link, 2, (netlink.ETH_P_ALL, everything)))
     finally:
         route.close()
 
@@ -170,7 +191,7 @@ def detach(netns: str, link: str, tap: str) -> list[str]:
         return []
     pid = os.fork()
     if pid:
-        return [] if os.waitpid(pid, 0)[1] == 0 else [f"the filters on {link} in {netns} could not be removed"]
+        return [] if os.waitpid(pid, 0)[1] == 0 else [f"the filters on {link} or lo in {netns} could not be removed"]
     code = 1
     try:
         syscalls.setns(netns, syscalls.CLONE_NEWNET)
@@ -178,6 +199,7 @@ def detach(netns: str, link: str, tap: str) -> list[str]:
         if link in names and not any(name.startswith(_PREFIX) and name != tap for name in names):
             route = netlink.Route()
             route.ask(netlink.ingress(_socket.if_nametoindex(link), remove=True), (errno.EINVAL, errno.ENOENT))
+            loopback.detach()
         code = 0
     finally:
         os._exit(code)
