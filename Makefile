@@ -5,11 +5,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAY := $(VENV)/bin/ansible-playbook
 
-.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback wide system lab-test molecule bench compat clean
+.PHONY: help prepare guest lab lab-down demo test lint sanity unit kubernetes contract loopback wide cgroup2 system lab-test molecule bench compat clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 prepare: ## Debian packages, the Python environment, the collection link
 	@tools/prepare
@@ -48,10 +48,13 @@ contract: prepare guest ## One suite for every kind of machine, on the lab's kvm
 	@tools/contract
 
 loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
-	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and not wide' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and not wide and not cgroup2' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
 
 wide: prepare guest kubernetes ## loopback's promises on further versions, hypervisors, machines and kernels: before a release
 	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and wide' -n 2 --dist loadfile --durations=12
+
+cgroup2: prepare guest kubernetes ## runu and the worker's roles on an emulated Debian 13: cgroup version 2, systemd's driver, containerd 1.7
+	@$(VENV)/bin/python -m pytest tests/system -v -m cgroup2 --durations=12
 
 system: prepare guest ## The lab cluster with everything real
 	@$(VENV)/bin/python -m pytest tests/system -v -m lab --ignore=tests/system/test_lab.py

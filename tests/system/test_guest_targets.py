@@ -16,8 +16,8 @@ from test_sensor_guest import READING, build
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kernel_file import examine_file
+from ansible_collections.unifleet.hybrid.tools.qemu_host.image import ArchiveUnavailableError
 from ansible_collections.unifleet.hybrid.tools.xen_host.host import XenHost, xen_host
-from ansible_collections.unifleet.hybrid.tools.xen_host.image import ArchiveUnavailableError
 
 __all__ = ["build"]
 

@@ -18,13 +18,18 @@ BUSYBOX = Path("/bin/busybox")
 """Of Debian's busybox-static."""
 
 
-def push_busybox(registry: str, scratch: Path) -> str:
-    """Pack the machine's static busybox and push it to the lab's registry; the image's name."""
-    name = f"{registry}/busybox:1"
+def busybox(name: str) -> bytes:
+    """The machine's static busybox as an OCI archive."""
     files: dict[str, Any] = {"bin/busybox": (BUSYBOX.read_bytes(), True)}
     files.update({f"bin/{command}": Link("/bin/busybox") for command in COMMANDS})
+    return archive(ContainerImage(name, "amd64", files, args=("/bin/sh",), env=("PATH=/bin",)))
+
+
+def push_busybox(registry: str, scratch: Path) -> str:
+    """Push it to the lab's registry; the image's name."""
+    name = f"{registry}/busybox:1"
     packed = scratch / "busybox.tar"
-    packed.write_bytes(archive(ContainerImage(name, "amd64", files, args=("/bin/sh",), env=("PATH=/bin",))))
+    packed.write_bytes(busybox(name))
     command = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci-archive:{packed}", f"docker://{name}"]
     subprocess.run(command, check=True, capture_output=True)
     return name

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 SECONDS = 20.0
 _PACKAGES = "/usr/lib/python3/dist-packages"
 _SETS = "a(sv)"
+_INFINITY = (1 << 64) - 1
+_PROCESSORS_MOST = 8192
+"""What Linux can be built for."""
+_LIMITS = (
+    ("memory.max", "MemoryMax"),
+    ("memory.swap.max", "MemorySwapMax"),
+    ("memory.low", "MemoryLow"),
+    ("memory.limit_in_bytes", "MemoryLimit"),
+    ("pids.max", "TasksMax"),
+)
 
 
 def parts(path: str, container: str) -> tuple[str, str]:
@@ -55,24 +65,41 @@ def leaf(path: str, container: str) -> tuple[str, list[str]]:
 
 
 def properties(resources: Mapping[str, Any], unified: bool, overhead: int) -> list[tuple[str, tuple[str, Any]]]:
-    """What systemd is told of the limits, so that it does not undo them when it is reloaded."""
+    """What systemd is told of the limits, for it writes them again whenever it likes. Raises UnifleetError for what is no limit."""
     found: list[tuple[str, tuple[str, Any]]] = []
     values = dict(cgroups.settings(resources, unified, overhead))
-    limit = values.get("memory.max" if unified else "memory.limit_in_bytes")
-    if limit and limit.isdigit():
-        found.append(("MemoryMax" if unified else "MemoryLimit", ("t", int(limit))))
-    for name, key in (("cpu.weight", "CPUWeight"), ("cpu.shares", "CPUShares")):
-        if name in values:
-            found.append((key, ("t", int(values[name]))))
+    for file, key in _LIMITS:
+        value = values.get(file)
+        if value is not None:
+            found.append((key, ("t", min(int(value), _INFINITY) if value.isdigit() else _INFINITY)))
+    if "cpu.weight" in values:
+        found.append(("CPUWeight", ("t", int(values["cpu.weight"]))))
+    if "cpu.shares" in values:
+        found.append(("CPUShares", ("t", min(max(int(values["cpu.shares"]), 2), 262144))))
     cpu = resources.get("cpu") or {}
-    quota, period = cpu.get("quota") or 0, cpu.get("period") or 100000
-    if quota > 0 and period > 0:
-        micro = -(-quota * 1000000 // period)
-        found.append(("CPUQuotaPerSecUSec", ("t", -(-micro // 10000) * 10000)))
-    most = values.get("pids.max", "")
-    if most.isdigit():
-        found.append(("TasksMax", ("t", int(most))))
+    quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
+    if quota:
+        micro = -(-quota * 1000000 // (period if period > 0 else 100000))
+        found.append(("CPUQuotaPerSecUSec", ("t", min(-(-micro // 10000) * 10000, _INFINITY) if quota > 0 else _INFINITY)))
+    if period > 0:
+        found.append(("CPUQuotaPeriodUSec", ("t", period)))
+    if unified:
+        for file, key in (("cpuset.cpus", "AllowedCPUs"), ("cpuset.mems", "AllowedMemoryNodes")):
+            if file in values:
+                found.append((key, ("ay", _bits(file[len("cpuset.") :], values[file]))))
     return found
+
+
+def _bits(what: str, text: str) -> bytes:
+    """A list such as "0-2,9" as systemd takes it: bit n of byte n/8."""
+    bits = 0
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or not int(first) <= int(last or first) < _PROCESSORS_MOST:
+            raise UnifleetError(f"linux.resources.cpu.{what} is {text[:80]!r}", "write a list such as 0-3,5")
+        for number in range(int(first), int(last or first) + 1):
+            bits |= 1 << number
+    return bits.to_bytes(bits.bit_length() // 8 + 1, "little").rstrip(b"\0")
 
 
 def start(unit: str, path: str, pid: int, resources: Mapping[str, Any], overhead: int) -> None:
@@ -87,6 +114,7 @@ def start(unit: str, path: str, pid: int, resources: Mapping[str, Any], overhead
         ("CPUAccounting", ("b", True)),
         ("TasksAccounting", ("b", True)),
         ("DefaultDependencies", ("b", False)),
+        ("CollectMode", ("s", "inactive-or-failed")),
         ("PIDs", ("au", [pid])),
         *properties(resources, tree.unified, overhead),
     ]

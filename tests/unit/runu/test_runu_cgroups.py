@@ -101,4 +101,44 @@ def test_a_path_that_is_not_systemds_is_refused(path: str) -> None:
 
 def test_systemd_is_told_the_limits_too() -> None:
     found = dict(scopes.properties({"memory": {"limit": 1 << 20}, "cpu": {"quota": 50000, "period": 100000, "shares": 2}}, True, 0))
-    assert found == {"MemoryMax": ("t", 1 << 20), "CPUWeight": ("t", 1), "CPUQuotaPerSecUSec": ("t", 500000)}
+    assert found == {
+        "MemoryMax": ("t", 1 << 20),
+        "CPUWeight": ("t", 1),
+        "CPUQuotaPerSecUSec": ("t", 500000),
+        "CPUQuotaPeriodUSec": ("t", 100000),
+    }
+
+
+def test_systemd_is_told_that_a_limit_is_lifted() -> None:
+    resources = {"memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}}
+    infinity = ("t", (1 << 64) - 1)
+    assert dict(scopes.properties(resources, True, 1 << 20)) == dict.fromkeys(("MemoryMax", "CPUQuotaPerSecUSec", "TasksMax"), infinity)
+    assert dict(scopes.properties(resources, False, 1 << 20)) == dict.fromkeys(("MemoryLimit", "CPUQuotaPerSecUSec", "TasksMax"), infinity)
+
+
+def test_systemd_is_told_all_that_it_would_write_itself() -> None:
+    resources = {"memory": {"limit": 2 << 20, "swap": 3 << 20, "reservation": 1 << 20}, "cpu": {"cpus": "0-2,9", "mems": "0"}}
+    assert dict(scopes.properties(resources, True, 0)) == {
+        "MemoryMax": ("t", 2 << 20),
+        "MemorySwapMax": ("t", 1 << 20),
+        "MemoryLow": ("t", 1 << 20),
+        "AllowedCPUs": ("ay", b"\x07\x02"),
+        "AllowedMemoryNodes": ("ay", b"\x01"),
+    }
+    assert dict(scopes.properties(resources, False, 0)) == {"MemoryLimit": ("t", 2 << 20)}
+
+
+@pytest.mark.parametrize("cpus", ["2-", "a", "1-0", "-", "99999", ","])
+def test_a_list_of_processors_that_is_none_is_refused(cpus: str) -> None:
+    with pytest.raises(UnifleetError, match="linux.resources.cpu.cpus"):
+        scopes.properties({"cpu": {"cpus": cpus}}, True, 0)
+
+
+@given(st.dictionaries(st.sampled_from(["memory", "cpu", "pids"]), VALUES | TABLES, max_size=3), st.booleans())
+def test_any_resources_are_properties_or_refused(resources: dict[str, Any], unified: bool) -> None:
+    try:
+        found = scopes.properties(resources, unified, 1 << 20)
+    except UnifleetError as error:
+        assert "linux.resources" in error.message  # noqa: PT017
+    else:
+        assert all(isinstance(value, bytes) if kind == "ay" else 0 <= value < 1 << 64 for _name, (kind, value) in found)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the Xen host boots: Xen, Debian's kernel, a small initrd, and a disk with Debian and Xen's tools.
+"""What such a host boots: Debian's kernel, a small initrd, and a disk with Debian and the packages of the host's kind.
 
 Everything comes from Debian's archive as the machine's own apt knows it, by the same recipe as the lab's bases. The kernel package is
 unpacked, not installed: its maintainer scripts would build a large initrd for minutes. Needs root (mmdebstrap keeps owners).
@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils import lab_apt, lab_recipe, lab_root
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-PACKAGES = ("busybox-static", "xen-hypervisor-4.17-amd64", "xen-utils-4.17")
-SUITE = "bookworm"
-DISK_BYTES = 1500 * 1024**2
 SCRATCH = Path("/dev/shm")  # noqa: S108 - dpkg syncs every file; on a disk that takes three times as long
-INIT = Path(__file__).with_name("init.sh")
 
 _FETCH_KERNEL = r"""chroot "$1" sh -ec 'cd /var/tmp
-kernel=$(apt-cache depends --important linux-image-amd64 | sed -n "s/.*Depends: \(linux-image-[^ ]*\)/\1/p" | head -n 1)
+kernel=$(apt-cache depends --important {kernel} | sed -n "s/.*Depends: \(linux-image-[^ ]*\)/\1/p" | head -n 1)
 apt-get -q download "$kernel"
 mv linux-image*.deb kernel.deb'"""
 
@@ -43,7 +41,7 @@ while read -r module; do /bin/busybox insmod "/$module"; done < /order
 /bin/busybox mount -t ext4 -o rw,noatime /dev/vda /root || exec /bin/busybox sh
 /bin/busybox umount /proc
 /bin/busybox mount --move /dev /root/dev
-exec /bin/busybox switch_root /root /sbin/xen-host-init
+exec /bin/busybox switch_root /root {init}
 """
 
 
@@ -52,14 +50,39 @@ class ArchiveUnavailableError(UnifleetError):
 
 
 @dataclass(frozen=True)
+class Disk:
+    """What a kind of host is made of. kernel: the package that depends on Debian's newest. init: the first process.
+
+    files: path below the root -> mode and content. links: path -> target. boot_files: pattern below the root -> the name under which the
+    one file that matches, unpacked, is kept beside the disk.
+    """
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+    kernel: str
+    init: str
+    size: int
+    files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    boot_files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> lab_recipe.Recipe:
+        return lab_recipe.recipe(self.suite, "amd64", "amd64", ("busybox-static", *self.packages))
+
+    @property
+    def key(self) -> str:
+        """What an image is cached under: it changes with everything that goes into one, but not with the archive's own updates."""
+        parts = [self.recipe.key, Path(__file__).read_text(encoding="utf-8"), repr(self)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
 class Image:
     """The files to boot, all in one directory, and the key that opens the host."""
 
     directory: Path
-
-    @property
-    def xen(self) -> Path:
-        return self.directory / "xen"
 
     @property
     def kernel(self) -> Path:
@@ -78,32 +101,28 @@ class Image:
         return self.directory / "id_ed25519"
 
 
-def key_of_recipe() -> str:
-    """What an image is cached under: it changes with everything that goes into one, but not with the archive's own updates."""
-    parts = [lab_recipe.recipe(SUITE, "amd64", "amd64", PACKAGES).key, Path(__file__).read_text(), INIT.read_text()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def build(directory: Path) -> Image:
+def build(directory: Path, wanted: Disk) -> Image:
     """Build an image into the (empty) directory. Raises ArchiveUnavailableError, or UnifleetError when a step fails."""
     image = Image(directory)
     if os.geteuid() != 0:
-        raise ArchiveUnavailableError("the Xen host's disk can only be made by root", "run as root")
+        raise ArchiveUnavailableError("such a host's disk can only be made by root", "run as root")
     room = SCRATCH.is_dir() and shutil.disk_usage(SCRATCH).free > 3 * 1024**3
-    with tempfile.TemporaryDirectory(prefix="unifleet-xen-", dir=SCRATCH if room else None) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"unifleet-{wanted.name}-", dir=SCRATCH if room else None) as scratch:
         root = Path(scratch) / "root"
-        _bootstrap(root, Path(scratch))
+        _bootstrap(wanted, root, Path(scratch))
         version = _unpack_kernel(root)
-        initrd = _initrd_files(root, version)
-        image.initrd.write_bytes(cpio(initrd))
-        image.xen.write_bytes(gzip.decompress(next((root / "boot").glob("xen-*-amd64.gz")).read_bytes()))
+        image.initrd.write_bytes(cpio(_initrd_files(root, version, wanted.init)))
+        for pattern, name in wanted.boot_files.items():
+            (found,) = root.glob(pattern)
+            content = found.read_bytes()
+            (directory / name).write_bytes(gzip.decompress(content) if found.suffix == ".gz" else content)
         shutil.copyfile(root / f"boot/vmlinuz-{version}", image.kernel)
         for leftover in (root / "boot").iterdir():
             leftover.unlink()
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xen-host", "-f", str(image.key))
-        _make_it_a_host(root, image.key.with_suffix(".pub").read_text())
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", wanted.name, "-f", str(image.key))
+        _make_it_a_host(wanted, root, image.key.with_suffix(".pub").read_text(encoding="ascii"))
         with image.disk.open("wb") as disk:
-            disk.truncate(DISK_BYTES)
+            disk.truncate(wanted.size)
         # No journal: the disk is a throw-away, and its writes are emulated.
         _run("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image.disk))
     return image
@@ -121,18 +140,18 @@ def cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
     return bytes(out)
 
 
-def _bootstrap(root: Path, scratch: Path) -> None:
-    recipe = lab_recipe.recipe(SUITE, "amd64", "amd64", PACKAGES)
-    sources = lab_apt.debian_archive(lab_root.machine_sources(), lab_root.codename(), SUITE)
+def _bootstrap(wanted: Disk, root: Path, scratch: Path) -> None:
+    sources = lab_apt.debian_archive(lab_root.machine_sources(), lab_root.codename(), wanted.suite)
     settings = lab_apt.settings(_run("apt-config", "dump"))
     tarball = scratch / "root.tar"
-    program, *words = lab_recipe.bootstrap(recipe, str(tarball), settings)
-    command = [program, f"--customize-hook={_FETCH_KERNEL}", *words]
+    program, *words = lab_recipe.bootstrap(wanted.recipe, str(tarball), settings)
+    command = [program, f"--customize-hook={_FETCH_KERNEL.replace('{kernel}', wanted.kernel)}", *words]
     done = subprocess.run(
         command, input=lab_apt.render(sources), text=True, capture_output=True, check=False, env={**os.environ, "TMPDIR": str(scratch)}
     )
     if done.returncode != 0:
-        raise ArchiveUnavailableError(f"Debian's archive did not give the Xen host: {' | '.join(done.stderr.strip().splitlines()[-5:])}")
+        said = " | ".join(done.stderr.strip().splitlines()[-5:])
+        raise ArchiveUnavailableError(f"Debian's archive did not give the host {wanted.name}: {said}")
     root.mkdir()
     _run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", str(tarball), "--directory", str(root))
     tarball.unlink()
@@ -143,7 +162,7 @@ def _unpack_kernel(root: Path) -> str:
     unpack = ["tar", "--extract", "--keep-directory-symlink", "--directory", str(root), "--exclude=./usr/share"]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as archive:
         subprocess.run(
-            [*unpack, *(f"--exclude=./lib/modules/*/kernel/drivers/{path}" for path in _DRIVERS_NOT_NEEDED)],
+            [*unpack, *(f"--exclude=lib/modules/*/kernel/drivers/{path}" for path in _DRIVERS_NOT_NEEDED)],
             stdin=archive.stdout,
             check=True,
         )
@@ -153,33 +172,49 @@ def _unpack_kernel(root: Path) -> str:
     return version
 
 
-def _initrd_files(root: Path, version: str) -> dict[str, tuple[int, bytes]]:
+def _initrd_files(root: Path, version: str, init: str) -> dict[str, tuple[int, bytes]]:
     files = dict.fromkeys(("bin", "proc", "dev", "root"), (0o040755, b""))
     files["bin/busybox"] = (0o100755, (root / "bin/busybox").read_bytes())
-    files["init"] = (0o100755, _INITRD_INIT.encode())
+    files["init"] = (0o100755, _INITRD_INIT.replace("{init}", init).encode())
     order: list[str] = []
     for module in _FIRST_MODULES:
         for line in _run("modprobe", "-d", str(root), "-S", version, "--show-depends", module).splitlines():
-            kind, _space, path = line.strip().partition(" ")
-            name = Path(path).name
+            kind, _space, rest = line.strip().partition(" ")
+            if kind != "insmod":
+                continue
+            path = Path(rest.split()[0])
+            packed = path.suffix == ".xz"
+            name = path.stem if packed else path.name
             # crc32c's version for Intel processors depends on what the emulator does not have.
-            if kind == "insmod" and name not in order and name != "crc32c-intel.ko":
+            if name not in order and name != "crc32c-intel.ko":
                 order.append(name)
-                files[name] = (0o100644, Path(path.split()[0]).read_bytes())
+                content = path.read_bytes()
+                files[name] = (0o100644, lzma.decompress(content) if packed else content)
     files["order"] = (0o100644, "".join(f"{name}\n" for name in order).encode())
     return files
 
 
-def _make_it_a_host(root: Path, public_key: str) -> None:
-    shutil.copyfile(INIT, root / "sbin/xen-host-init")
-    (root / "sbin/xen-host-init").chmod(0o755)
+def _make_it_a_host(wanted: Disk, root: Path, public_key: str) -> None:
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
-    (root / "root/.ssh/authorized_keys").write_text(public_key)
-    (root / "etc/hostname").write_text("xen\n")
-    (root / "etc/hosts").write_text("127.0.0.1 localhost xen\n")
     for pattern in ("etc/apt/sources.list", "etc/apt/sources.list.d/*", "etc/resolv.conf"):
         for path in root.glob(pattern):
             path.unlink()
+    usual = {
+        "root/.ssh/authorized_keys": (0o600, public_key),
+        "etc/hostname": (0o644, f"{wanted.name}\n"),
+        "etc/hosts": (0o644, f"127.0.0.1 localhost {wanted.name}\n"),
+        "etc/resolv.conf": (0o644, "nameserver 10.0.2.3\n"),
+    }
+    for name, (mode, content) in {**usual, **wanted.files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        path.chmod(mode)
+    for name, target in wanted.links.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
     _run("ssh-keygen", "-A", "-f", str(root))
 
 
