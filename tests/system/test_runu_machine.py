@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runu_host import Maker, Runu, bundle, group_directories, make_bundle, pod_namespace, runu, vmm_of, wait_for
+from runu_host import Maker, Runu, build, bundle, group_directories, make_bundle, pod_namespace, runu, vmm_of, wait_for
 
 __all__ = ["bundle", "runu"]
 
@@ -288,6 +289,23 @@ def test_the_pods_localhost_reaches_the_guest_for_as_long_as_it_lives(runu: Runu
             assert "Connection refused" in on_localhost(name, 80)
             rules = subprocess.run(["ip", "netns", "exec", name, "nft", "list", "ruleset"], check=True, capture_output=True, text=True)
             assert not rules.stdout.strip()
+
+
+def test_the_guest_reaches_what_a_container_of_its_pod_serves_on_localhost(runu: Runu, bundle: Maker, tmp_path: Path) -> None:
+    with pod_namespace(f"rn{os.getpid()}", 6) as namespace:
+        made = bundle("caller", "--url", "http://192.0.0.8:8081/", "--period", "0.5", "--tries", "0", profile={"network": True})
+        shutil.copy(build() / "caller-kvm-amd64", made.path / "rootfs/boot/sensor")
+        made.config["linux"]["namespaces"] = [{"type": "network", "path": namespace}]
+        made.write()
+        command = ["ip", "netns", "exec", namespace.rpartition("/")[2], "python3", "-m", "http.server", "--bind", "127.0.0.1", "8081"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as server:
+            runu.create("caller", made)
+            runu("start", "caller")
+            wait_for("the sidecar's answer in the guest's log", lambda: "status=200" in made.said)
+            server.kill()
+        runu("kill", "caller", "KILL")
+        runu.wait("caller")
+        runu("delete", "caller")
 
 
 def fetch(address: str, port: int) -> bytes:

@@ -34,6 +34,7 @@ _TO_THIS_HOST = 0
 _RAW = -300
 _ADDRESSES = 12
 """Where the source and destination are in an IPv4 header."""
+_NOT_THERE = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 _SETTINGS = ("route_localnet", "accept_local")
 
 
@@ -86,9 +87,13 @@ def attach(address: str, mac: str, tap_name: str) -> None:
 
 def detach() -> None:
     """Let the pod's localhost be its containers' alone. Raises OSError."""
-    for family in (nftables.IPV4, nftables.NETDEV):
-        try:
-            nftables.ask([nftables.removal(family, TABLE)])
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
-                raise
+    wanted = [nftables.removal(family, TABLE) for family in (nftables.IPV4, nftables.NETDEV)]
+    try:
+        nftables.ask(wanted)  # both at once: the kernel waits for all its processors each time
+    except OSError:
+        for message in wanted:
+            try:
+                nftables.ask([message])
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
