@@ -235,5 +235,14 @@ def remove_network(config: Config) -> list[str]:
     return removed
 
 
+def remove_machines(config: Config) -> list[str]:
+    """End and forget every machine that the agent made on this host. Returns what there was. Raises UnifleetError."""
+    machines = open_provider(config)
+    keys = [state.key for state in machines.list()]
+    for key in keys:
+        machines.remove(key)
+    return [f"machine {key}" for key in keys]
+
+
 def _teller(events: EventRecorder, subject: Subject) -> Callable[[str, str, str], None]:
     return lambda type_, reason, message: events.emit(subject, type_, reason, message)

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, remove_network, settings_of_pods
+from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, remove_machines, remove_network, settings_of_pods
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import DEFAULT_CONFIG, PROVIDERS, Config, read_config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels, builtin_labels, go_architecture
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import read_host_facts
@@ -62,6 +62,9 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         "--remove-network", action="store_true", help="remove the bridge, firewall tables and routes of the (stopped) agent, and end"
     )
+    parser.add_argument(
+        "--remove-all", action="store_true", help="end every machine of the (stopped) agent, remove its network as well, and end"
+    )
     parser.add_argument("--version", action="version", version=KUBELET_VERSION)
     return parser.parse_args(argv)
 
@@ -69,7 +72,7 @@ def parse_arguments(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def configure(options: argparse.Namespace) -> Config:
     """The configuration with the flags laid over it. Raises UnifleetError."""
     flags = vars(options).copy()
-    for own in ("config", "node_labels", "check_config", "remove_network"):
+    for own in ("config", "node_labels", "check_config", "remove_network", "remove_all"):
         flags.pop(own)
     return read_config(options.config, flags)
 
@@ -109,9 +112,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if options.check_config:
             sys.stdout.write(f"{options.config}: node {config.node_name}, provider {config.provider}, {len(labels.wanted)} labels: ok\n")
             return 0
-        if options.remove_network:
-            removed = remove_network(config)
-            sys.stdout.write(f"removed: {', '.join(removed) or 'nothing, there was no network of ours'}\n")
+        if options.remove_network or options.remove_all:
+            removed = (remove_machines(config) if options.remove_all else []) + remove_network(config)
+            sys.stdout.write(f"removed: {', '.join(removed) or 'nothing, there was nothing of ours'}\n")
             return 0
         agent = assemble(
             config, lambda accelerator: node_labels(config, options, accelerator), read_host_facts(config), Notifier(os.environ)
