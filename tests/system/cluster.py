@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -142,6 +143,15 @@ class Cluster:
             assert done.returncode == 0, done.stdout + done.stderr
         lines = done.stdout.replace("\r", "").splitlines()[1:]
         return "\n".join(line for line in lines if not line.startswith("Shared connection to"))
+
+
+def lab_beside(directory: Path, name: str, third: int) -> Cluster:
+    """The repository's lab inventory, copied, for a lab of another name on the network 10.77.THIRD.0/24."""
+    inventory = directory / "inventories" / "lab"
+    shutil.copytree(ROOT / "inventories/lab", inventory, dirs_exist_ok=True)
+    for file in inventory.rglob("*.yml"):
+        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", f"10.77.{third}."), encoding="utf-8")
+    return Cluster(directory / ".lab", inventory, {"lab_host_name": name, "lab_host_network": f"10.77.{third}.0/24"})
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:

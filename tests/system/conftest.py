@@ -8,12 +8,10 @@ A file that is run alone gets the lab in the state that it needs.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from cluster import ROOT, Cluster
+from cluster import Cluster, lab_beside
 from footprint import footprint
 
 STORIES = ("test_first_path.py", "test_pod_network.py", "test_deploy.py", "test_lab_end.py")
@@ -46,12 +44,3 @@ def lab_cluster(bare_lab: Cluster) -> Cluster:
         bare_lab.playbook("site")
         bare_lab.playbook("demo_image")
     return bare_lab
-
-
-def lab_beside(directory: Path, name: str, third: int) -> Cluster:
-    """The repository's lab inventory, copied, for a lab of another name on the network 10.77.THIRD.0/24; it is not up yet."""
-    inventory = directory / "inventories" / "lab"
-    shutil.copytree(ROOT / "inventories/lab", inventory)
-    for file in inventory.rglob("*.yml"):
-        file.write_text(file.read_text(encoding="utf-8").replace("10.77.0.", f"10.77.{third}."), encoding="utf-8")
-    return Cluster(directory / ".lab", inventory, {"lab_host_name": name, "lab_host_network": f"10.77.{third}.0/24"})

@@ -21,7 +21,7 @@ import hungry_guest
 import pytest
 from cri_node import Container, CriContainerd, CriNode, Pod, RefusedError, logged
 from runu_host import build, configure, install, wait_for
-from stock_containerd import SUITES, packages
+from stock_containerd import EACH, packages
 from test_runu_containerd import image
 from worker_pods import BUSYBOX, COMMANDS
 
@@ -36,7 +36,7 @@ MIB = 1 << 20
 MEMORY, QUOTA = ("memory.max", "memory.limit_in_bytes"), ("cpu.max", "cpu.cfs_quota_us")
 
 
-@pytest.fixture(scope="module", params=list(SUITES))
+@pytest.fixture(scope="module", params=EACH)
 def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriNode]:
     suite = request.param
     try:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.tools.bench import boot, containerd, provider, sizes
+from ansible_collections.unifleet.hybrid.tools.bench import boot, containerd, kubelet, provider, sizes
 from ansible_collections.unifleet.hybrid.tools.bench.chart import svg
 from ansible_collections.unifleet.hybrid.tools.bench.report import Outcome, Part, document
 from ansible_collections.unifleet.hybrid.tools.bench.stopwatch import TooLateError
@@ -27,6 +27,7 @@ PARTS = (
     Part("boot", "time to the first line and HTTP answer by target, QEMU started directly", boot.measure),
     Part("provider", "machines through Unifleet beside bare QEMU and bare exec, on a lab host", provider.measure),
     Part("runu", "unikernels under a stock containerd beside bare QEMU and runc", containerd.measure),
+    Part("kubelet", "pods through the stock kubelet, under runc and under runu, on a lab of their own", kubelet.measure),
 )
 DIRECTORY = Path(__file__).resolve().parents[2] / "build/bench"
 

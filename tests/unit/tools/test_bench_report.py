@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.unifleet.hybrid.tools.bench import __main__ as command
-from ansible_collections.unifleet.hybrid.tools.bench import boot, provider, report, sizes, stopwatch
+from ansible_collections.unifleet.hybrid.tools.bench import boot, kubelet, provider, report, sizes, stopwatch
 from ansible_collections.unifleet.hybrid.tools.bench.chart import Bar, Chart, Group, axis, round_text, svg
 from ansible_collections.unifleet.hybrid.tools.bench.debian_root import Layer
 
@@ -146,10 +146,28 @@ def test_what_a_host_says_becomes_ratios_to_the_bare_start() -> None:
     assert "no KVM" in table.note
 
 
+def test_pods_of_both_runtimes_become_ratios_to_runc_and_memory_a_pod() -> None:
+    def run(kind: str, seconds: float, memory: dict[str, list[int]]) -> dict[str, object]:
+        times = [seconds / 2, seconds]
+        return {"kind": kind, "pods": 2, "running": times, "answered": times, "gone": 1.0, "memory": memory}
+
+    runc = {"sensor": [2, 128], "containerd-shim": [2, 20480], "pause": [2, 64]}
+    runu = {"runu-qemu": [2, 61440], "runu-monitor": [2, 8192], "containerd-shim": [2, 20480], "pause": [2, 64]}
+    found = kubelet.outcome([run("runc", 4.0, runc), run("runu", 9.0, runu), run("runu", 6.0, runu), run("runu", 5.0, runu)])
+    times, memory = found.tables
+    assert [(row[0], row[1], row[4]) for row in times.rows] == [("2 pods, runc", "3.00 s", "1.00 ×"), ("2 pods, runu", "4.50 s", "1.50 ×")]
+    assert [row[1:] for row in memory.rows] == [
+        ("64.0 KiB", "10.0 MiB", "32.0 KiB", "10.1 MiB"),
+        ("34.0 MiB", "10.0 MiB", "32.0 KiB", "44.0 MiB"),
+    ]
+    json.dumps(found.figures)
+    svg(found.charts["kubelet"])
+
+
 def test_every_target_runs_a_program_that_the_guests_are_built_for() -> None:
     assert {target.build for target in boot.TARGETS} <= set(sizes.TARGETS.values())
 
 
 def test_a_part_that_is_not_there_is_named_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["sizes", "speed"]) == 2
-    assert capsys.readouterr().err == "bench: no part speed; there are sizes, boot, provider, runu\n"
+    assert capsys.readouterr().err == "bench: no part speed; there are sizes, boot, provider, runu, kubelet\n"

@@ -38,6 +38,12 @@ def test_new_kubelets_are_told_of_the_runtime_in_their_file() -> None:
     assert worker_units.configuration("kubelet", "1.33.1", WORKER)["containerRuntimeEndpoint"].startswith("unix://")
 
 
+def test_an_old_kubelet_may_ask_the_api_server_as_often_as_a_new_one_does_by_itself() -> None:
+    old = worker_units.configuration("kubelet", "1.26.1", WORKER)
+    assert [old[key] for key in ("kubeAPIQPS", "kubeAPIBurst", "eventRecordQPS", "eventBurst")] == [50, 100, 50, 100]
+    assert "kubeAPIQPS" not in worker_units.configuration("kubelet", "1.27.0", WORKER)
+
+
 def test_the_kubelet_lets_nobody_in_unasked() -> None:
     config = worker_units.configuration("kubelet", "1.33.1", WORKER)
     assert config["authentication"]["anonymous"] == {"enabled": False}
