@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "ansible_collections.unifleet.hybrid"
-ROOMS = ("kube", "images", "guests", "machines", "kubelet", "runu", "watcher", "installer")
+ROOMS = ("kube", "images", "guests", "machines", "kubelet", "runu", "watcher", "installer", "daemon", "router")
 TYPED = ("plugins/module_utils", "plugins/host", "plugins/action", "plugins/filter", "plugins/modules", "plugins/test", "tools")
 OLDEST_HOST_PYTHON = (3, 9)
 Outcome = tuple[bool, str]

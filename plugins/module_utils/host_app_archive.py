@@ -18,6 +18,7 @@ import io
 import json
 import re
 import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ sys.exit(main())
 """
 
 
-STANDARD_LIBRARY_ONLY = frozenset({"runu"})
+STANDARD_LIBRARY_ONLY = frozenset({"runu", "router"})
 """Packages that need no other: their interpreter leaves out `site`, which is half of what a start costs a program that starts often."""
 
 
@@ -80,6 +81,24 @@ class App:
                 member.size = len(entry.content)
                 member.mode = entry.mode
                 tar.addfile(member, io.BytesIO(entry.content))
+        return buffer.getvalue()
+
+    def single_file(self, python: str = "/usr/bin/python3") -> bytes:
+        """The one program as one executable file that Python reads itself (PEP 441), for a host that needs nothing else of ours.
+
+        It is compiled at each start, so it is for what starts seldom. Nothing is compressed: zlib's bytes differ by version.
+        """
+        [program] = self.programs
+        [launcher] = [entry for entry in self.entries if entry.path == f"bin/{program}"]
+        interpreter, _newline, code = launcher.content.partition(b"\n")
+        options = interpreter.split(b" ")[1:]
+        buffer = io.BytesIO()
+        buffer.write(b" ".join([b"#!" + python.encode(), *options]) + b"\n")
+        sources = {entry.path[len("lib/") :]: entry.content for entry in self.entries if entry.path.startswith("lib/")}
+        start = b"".join(line for line in code.splitlines(keepends=True) if b"sys.path" not in line)
+        with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as packed:
+            for path, content in sorted({**sources, "__main__.py": start}.items()):
+                packed.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), content)
         return buffer.getvalue()
 
 

@@ -51,7 +51,7 @@ def cluster_roles() -> list[dict[str, Any]]:
         _binding("unifleet:approve-first-client-certificates", f"{CSR}:nodeclient", bootstrappers),
         _binding("unifleet:approve-renewed-client-certificates", f"{CSR}:selfnodeclient", nodes),
         _node_reader(),
-        _binding("unifleet:node-reader", "unifleet:node-reader", nodes),
+        _binding("unifleet:node-reader", "unifleet:node-reader", nodes, _subject("User", "unifleet:pod-router")),
         _binding("unifleet:apiserver-to-kubelets", "system:kubelet-api-admin", _subject("User", "kube-apiserver-kubelet-client")),
     ]
 
@@ -157,7 +157,7 @@ def _paths(api: ClusterApi, wanted: Mapping[str, Any], plurals: dict[str, dict[s
 
 
 def _node_reader() -> dict[str, Any]:
-    """Nodes keep routes to each other's pods; the Node authorizer lets them see the others up to Kubernetes 1.31 alone."""
+    """Nodes, and the host of the control plane, keep routes to pods; the Node authorizer lets nodes see each other up to 1.31 alone."""
     return {
         "apiVersion": f"{RBAC}/v1",
         "kind": "ClusterRole",
@@ -166,13 +166,13 @@ def _node_reader() -> dict[str, Any]:
     }
 
 
-def _binding(name: str, role: str, subject: dict[str, str]) -> dict[str, Any]:
+def _binding(name: str, role: str, *subjects: dict[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": f"{RBAC}/v1",
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "unifleet"}},
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
-        "subjects": [subject],
+        "subjects": list(subjects),
     }
 
 

@@ -20,6 +20,8 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.pki_cluster import
 
 OLDEST = (1, 20)
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+ROUTER = "pod-router"
+"""The host of a control plane is no node, but its API server asks pods: webhooks, aggregated APIs, `proxy` subresources."""
 AUDIT_LEVELS = ("none", "metadata", "request")
 
 
@@ -62,11 +64,13 @@ def command_line(program: str, version: str, plane: ControlPlane) -> list[str]:
     """The arguments of one program, without its own name, one "--flag=value" each. version is Kubernetes' own ("" for etcd)."""
     if program == "etcd":
         flags = _etcd(plane)
+    elif program == ROUTER:
+        flags = {"kubeconfig": _reader(plane)("pod-router.kubeconfig")}
     elif program in PROGRAMS:
         make = {"kube-apiserver": _apiserver, "kube-controller-manager": _controller_manager, "kube-scheduler": _scheduler}[program]
         flags = make(plane, parse_version(version))
     else:
-        raise UnifleetError(f"{program} is not a program of the control plane", f"one of {', '.join(PROGRAMS)}")
+        raise UnifleetError(f"{program} is not a program of the control plane", f"one of {', '.join([*PROGRAMS, ROUTER])}")
     flags.update(plane.extra.get(program, {}))
     return [f"--{name}={value}" for name, value in flags.items()]
 
@@ -135,6 +139,8 @@ def _apiserver(plane: ControlPlane, version: tuple[int, int]) -> dict[str, str]:
         "requestheader-extra-headers-prefix": "X-Remote-Extra-",
         "proxy-client-cert-file": path("front-proxy-client.crt"),
         "proxy-client-key-file": path("front-proxy-client.key"),
+        # There is no kube-proxy on this host: aggregated APIs and webhooks are asked at their pods' addresses instead of the service's.
+        "enable-aggregator-routing": "true",
         "profiling": "false",
     }
     if version < (1, 24):

@@ -25,7 +25,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 from ansible_collections.unifleet.hybrid.plugins.module_utils.pki_x509 import CertificateSpec
 
 ENCRYPTION_FILE = "encryption.json"
-KUBECONFIGS = ("admin", "controller-manager", "scheduler")
+KUBECONFIGS = ("admin", "controller-manager", "scheduler", "pod-router")
 USED_BY = {
     "etcd": ("etcd-ca.crt", "etcd-server.crt", "etcd-server.key", "etcd-peer.crt", "etcd-peer.key"),
     "kube-apiserver": (
@@ -46,6 +46,7 @@ USED_BY = {
     ),
     "kube-controller-manager": ("cluster-ca.crt", "cluster-ca.key", "service-account.key", "controller-manager.kubeconfig"),
     "kube-scheduler": ("scheduler.kubeconfig",),
+    "pod-router": ("pod-router.kubeconfig",),
 }
 """Which files each program reads: what it is given, and what it is restarted for."""
 
@@ -123,6 +124,7 @@ def specs(names: ClusterNames) -> list[CertificateSpec]:
         CertificateSpec("admin", "cluster-ca", "kubernetes-admin", ("system:masters",), client=True),
         CertificateSpec("controller-manager", "cluster-ca", "system:kube-controller-manager", client=True),
         CertificateSpec("scheduler", "cluster-ca", "system:kube-scheduler", client=True),
+        CertificateSpec("pod-router", "cluster-ca", "unifleet:pod-router", client=True),
         CertificateSpec("front-proxy-client", "front-proxy-ca", "front-proxy-client", client=True),
         CertificateSpec("etcd-server", "etcd-ca", names.node_name, server=True, client=True, dns_names=("localhost",), addresses=local),
         CertificateSpec("etcd-peer", "etcd-ca", names.node_name, server=True, client=True, dns_names=("localhost",), addresses=local),

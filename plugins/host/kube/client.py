@@ -14,15 +14,15 @@ import asyncio
 import json
 import logging
 import random
-import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Optional
 
 import aiohttp
 
-from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError, Object, strip
+from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError, Object, refusal, strip
 from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kubeconfig
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import TokenBucket
+from ansible_collections.unifleet.hybrid.plugins.host.kube.sockets import probe_peer
 from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, selectors
 
 log = logging.getLogger("unifleet.kube")
@@ -140,8 +140,8 @@ class KubeApi:
         try:
             async with pool.get(self._url(path), params=params, headers=self._headers(), timeout=timeout) as response:
                 if response.status >= 400:
-                    raise _refusal("WATCH", path, response, await response.read())
-                _probe_peer(response)
+                    raise refusal(f"WATCH {path}", response.status, response.reason or "", response.headers, await response.read())
+                probe_peer(response.connection.transport if response.connection is not None else None)
                 async for piece in response.content.iter_any():
                     yield piece
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError) as error:
@@ -183,7 +183,7 @@ class KubeApi:
             async with pool.request(verb, self._url(path), params=params, data=data, headers=headers, timeout=timeout) as response:
                 payload = await response.read()
                 if response.status >= 400:
-                    raise _refusal(verb, path, response, payload)
+                    raise refusal(f"{verb} {path}", response.status, response.reason or "", response.headers, payload)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, RuntimeError) as error:
             raise self._unreachable(verb, path, error) from error
         try:
@@ -231,32 +231,6 @@ def _worth_repeating(verb: str, error: ApiError) -> bool:
     if error.status in (429, 503):
         return True
     return verb in ("GET", "PUT") and error.transient
-
-
-def _refusal(verb: str, path: str, response: aiohttp.ClientResponse, payload: bytes) -> ApiError:
-    reason, message = response.reason or "", ""
-    try:
-        status = json.loads(payload)
-        reason = str(status.get("reason") or reason)
-        message = str(status.get("message") or "")
-    except (ValueError, AttributeError):
-        message = payload[:200].decode("utf-8", "replace")
-    try:
-        retry_after = float(response.headers.get("Retry-After", 0))
-    except ValueError:
-        retry_after = 0.0
-    return ApiError(f"{verb} {path}: {response.status} {reason}: {message}", response.status, reason, retry_after)
-
-
-def _probe_peer(response: aiohttp.ClientResponse) -> None:
-    """Have the kernel notice within half a minute that the other end of a quiet watch is gone."""
-    transport = response.connection.transport if response.connection is not None else None
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 async def _close_later(pool: aiohttp.ClientSession) -> None:

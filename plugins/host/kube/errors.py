@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -30,6 +32,22 @@ class ApiError(UnifleetError):
     def transient(self) -> bool:
         """Whether the same request may well succeed later without anybody doing anything."""
         return self.status in {0, 429} or self.status >= 500
+
+
+def refusal(request: str, status: int, phrase: str, headers: Mapping[str, str], payload: bytes) -> ApiError:
+    """What an answer of 400 or more says. request: "GET /api/v1/nodes"; payload: a Status object, or whatever a proxy in between says."""
+    reason, message = phrase, ""
+    try:
+        answer = json.loads(payload)
+        reason = str(answer.get("reason") or reason)
+        message = str(answer.get("message") or "")
+    except (ValueError, AttributeError):
+        message = payload[:200].decode("utf-8", "replace")
+    try:
+        retry_after = float(headers.get("Retry-After", 0))
+    except ValueError:
+        retry_after = 0.0
+    return ApiError(f"{request}: {status} {reason}: {message}", status, reason, retry_after)
 
 
 def strip(item: Any) -> None:

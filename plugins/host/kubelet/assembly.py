@@ -17,10 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.notify import Notifier
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.guests.families import FAMILIES
 from ansible_collections.unifleet.hybrid.plugins.host.images.store import ImageStore
 from ansible_collections.unifleet.hybrid.plugins.host.kube.client import KubeApi
 from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kubeconfig, write_private
+from ansible_collections.unifleet.hybrid.plugins.host.kube.peer_nodes import PeerNodes
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates import keep
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import client_certificate, join, node_identity
@@ -29,8 +32,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.image_care import 
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import NodeLabels
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node import NodeController
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import HostFacts
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.peer_nodes import PeerNodes
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_controller import PodController
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_network import PodNetwork
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import Images
@@ -40,7 +41,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.serving import Ser
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.settings import PodSettings, pod_settings
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.simulated_images import SimulatedImages
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.stacks import stacks
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.images.cache import CachedImage
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.backoff import RETRY
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.image_settings import ImagesConfig
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.pod_spec import default_pull_policy
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.runtime import ContainerRuntime
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import parse_reference
 

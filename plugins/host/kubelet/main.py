@@ -16,21 +16,19 @@ import asyncio
 import logging
 import os
 import platform
-import signal
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.notify import Notifier
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.signals import until_signal
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.assembly import assemble, remove_machines, remove_network, settings_of_pods
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import DEFAULT_CONFIG, PROVIDERS, Config, read_config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.labels import LabelSourcesError, NodeLabels, builtin_labels, go_architecture
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import read_host_facts
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.notify import Notifier
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-
-log = logging.getLogger("unifleet.agent")
 
 EX_CONFIG = 78
 
@@ -83,18 +81,6 @@ def node_labels(config: Config, options: argparse.Namespace, accelerator: str = 
     return NodeLabels(builtin, config.labels, config.labels_file, os.environ, options.node_labels)
 
 
-async def until_signal(work: Awaitable[None]) -> None:
-    """Run work until it ends or SIGTERM or SIGINT comes."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("ending; workloads go on")
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The program; returns its exit code."""
     options = parse_arguments(argv)
@@ -128,7 +114,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         sys.stderr.write(f"virtual-kubelet: {error}\n")
         return EX_CONFIG
     try:
-        asyncio.run(until_signal(agent.run()))
+        asyncio.run(until_signal(agent.run(), "workloads go on"))
     except UnifleetError as error:
         sys.stderr.write(f"virtual-kubelet: {error}\n")
         return 1

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.kube.client import ApiError, KubeApi, Object
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import Backoff
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import PROVIDER_TAINT, Config
@@ -34,7 +35,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.node_status import
     status_patch,
     take_readings,
 )
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.node_labels import (

@@ -47,7 +47,8 @@ class PodRoutes:
         troubles: dict[str, str] = {}
         possible: dict[str, str] = {}
         for network, via in wanted.items():
-            trouble = "" if network in others else self._next_hop(via)
+            # The kernel takes a route away when its next hop is on no network of this host any more: one that is there needs no question.
+            trouble = "" if network in others or ours.get(network) == via else self._next_hop(via)
             if trouble:
                 troubles[network] = trouble
             elif network not in others:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 LOG = logging.getLogger("unifleet.network")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.unifleet.hybrid.plugins.host.kube import peer_nodes
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
+from ansible_collections.unifleet.hybrid.plugins.host.kube.peer_nodes import Peer, PeerNodes, peer_of
 from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet import peer_nodes
-from ansible_collections.unifleet.hybrid.plugins.host.kubelet.peer_nodes import Peer, PeerNodes, peer_of
 
 
 def node(name: str, cidr: str, address: str = "") -> dict[str, Any]:
