@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -99,6 +100,26 @@ def host_problems(name: str, info: Mapping[str, Any], warn_days: float) -> list[
             problems.append(f"host {name}: {unit} does not start at boot ({entry['enabled']})")
     shown = set(info.get("units") or {})
     problems += [f"host {name}: {unit} has failed" for unit in info.get("failed_units") or [] if unit not in shown]
+    return problems
+
+
+def route_problems(name: str, info: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]], node_hosts: Mapping[str, Any]) -> list[str]:
+    """To which nodes' pods a host has no route. info: what host_info returned; without C(routes) in it the host needs none.
+
+    node_hosts: node name -> the host that it is, whose pods are its own.
+    """
+    if not isinstance(info.get("routes"), list):
+        return []
+    routes = [ipaddress.ip_network(route) for route in info["routes"]]
+    problems = []
+    for node in nodes:
+        spec, there = node.get("spec", {}), str(node["metadata"]["name"])
+        if node_hosts.get(there) == name:
+            continue
+        for cidr in spec.get("podCIDRs") or [spec.get("podCIDR")]:
+            network = ipaddress.ip_network(cidr) if cidr else None
+            if isinstance(network, ipaddress.IPv4Network) and not any(network.subnet_of(route) for route in routes):
+                problems.append(f"host {name} has no route to the pods of node {there} ({cidr})")
     return problems
 
 

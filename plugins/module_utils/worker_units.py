@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command lines and configuration files of the stock kubelet and kube-proxy: pure functions of a version and a few settings.
+"""Command lines and configuration files of the stock kubelet and kube-proxy, and pod-router's arguments: pure functions of a few settings.
 
 Sources: k/k cmd/kubelet/app/options/options.go and staging/src/k8s.io/kubelet/config/v1beta1/types.go at 1.20 and later; CHANGELOG-1.24
 (dockershim gone) and CHANGELOG-1.27 (--container-runtime gone, containerRuntimeEndpoint in the file); the CIS benchmark for what is
@@ -18,6 +18,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_units import parse_version
 
 PROGRAMS = ("kubelet", "kube-proxy")
+ROUTER = "pod-router"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Worker:
     cluster_domain: str = "cluster.local"
     cluster_dns: tuple[str, ...] = ()
     pod_cidr: str = "10.244.0.0/16"
+    translation: str = "unifleet_worker_pods=/etc/containerd/pods.nft"
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Mapping[str, str] = field(default_factory=dict)
     kubelet: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +47,13 @@ def arguments(program: str, version: str, worker: Worker) -> list[str]:
     release = parse_version(version)
     if program == "kube-proxy":
         return [f"--config={worker.configuration}/kube-proxy.json"]
+    if program == ROUTER:
+        return [
+            f"--kubeconfig={worker.configuration}/kube-proxy.kubeconfig",
+            f"--node={worker.node_name}",
+            f"--pods={worker.pod_cidr}",
+            f"--translation={worker.translation}",
+        ]
     _known(program)
     flags = {
         "config": f"{worker.configuration}/kubelet.json",
@@ -80,6 +89,8 @@ def configuration(program: str, version: str, worker: Worker) -> dict[str, Any]:
     """The configuration file of one program; the worker's own settings are laid over it."""
     release = parse_version(version)
     _known(program)
+    if program == ROUTER:
+        return {}
     if program == "kubelet":
         return laid_over(_kubelet(worker, release), worker.kubelet)
     return laid_over(_proxy(worker), worker.proxy)
@@ -98,8 +109,8 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 
 def _known(program: str) -> None:
-    if program not in PROGRAMS:
-        raise UnifleetError(f"{program} is not a program of a worker", f"one of {', '.join(PROGRAMS)}")
+    if program not in (*PROGRAMS, ROUTER):
+        raise UnifleetError(f"{program} is not a program of a worker", f"one of {', '.join([*PROGRAMS, ROUTER])}")
 
 
 def _kubelet(worker: Worker, release: tuple[int, int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: Unifleet developers (@unifleet)
 description:
   - Lists everything in which the cluster differs from the inventory. Nodes that are missing, not Ready or cordoned, labels and taints
-    that differ, certificates that end soon, units that do not run, programs of another version.
+    that differ, certificates that end soon, units that do not run, programs of another version, routes to pods that are missing.
   - Fails when there is anything to list. Changes nothing.
 options:
   kubeconfig:
@@ -26,6 +26,10 @@ options:
     required: true
   hosts:
     description: By host name, what M(unifleet.hybrid.host_info) returned there, or how it failed.
+    type: dict
+    default: {}
+  node_hosts:
+    description: By node name, the host that it is, as M(unifleet.hybrid.inventory_check) returns them. Its own pods need no route.
     type: dict
     default: {}
   programs:
@@ -81,7 +85,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.cluster_state import host_problems, node_problems, program_problems
+from ansible_collections.unifleet.hybrid.plugins.module_utils.cluster_state import (
+    host_problems,
+    node_problems,
+    program_problems,
+    route_problems,
+)
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.kubernetes_api import ClusterApi
 
@@ -95,19 +104,19 @@ def nodes_of(kubeconfig: str) -> list[dict[str, Any]]:
         return found
 
 
-def compare(parameters: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(problems with nodes, names of nodes) once there are none or the time is over."""
+def compare(parameters: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """(problems with nodes, nodes) once there are none or the time is over."""
     deadline = time.monotonic() + parameters["wait"]
     while True:
         try:
             nodes = nodes_of(parameters["kubeconfig"])
             if parameters["only_these"]:
                 nodes = [node for node in nodes if node["metadata"]["name"] in parameters["nodes"]]
-            problems, names = node_problems(parameters["nodes"], nodes), sorted(node["metadata"]["name"] for node in nodes)
+            problems = node_problems(parameters["nodes"], nodes)
         except (UnifleetError, OSError) as error:
-            problems, names = [f"the API server does not answer: {error}"], []
+            problems, nodes = [f"the API server does not answer: {error}"], []
         if not problems or time.monotonic() >= deadline:
-            return problems, names
+            return problems, nodes
         time.sleep(POLL)
 
 
@@ -118,6 +127,7 @@ def main() -> None:
             "kubeconfig": {"type": "path", "required": True},
             "nodes": {"type": "dict", "required": True},
             "hosts": {"type": "dict", "default": {}},
+            "node_hosts": {"type": "dict", "default": {}},
             "programs": {"type": "dict", "default": {}},
             "only_these": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 0},
@@ -125,9 +135,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    problems, names = compare(module.params)
+    problems, nodes = compare(module.params)
+    names = sorted(node["metadata"]["name"] for node in nodes)
     for name, info in sorted(module.params["hosts"].items()):
         problems += host_problems(name, info, module.params["certificate_days"])
+        problems += route_problems(name, info, nodes, module.params["node_hosts"])
     for name, answer in sorted(module.params["programs"].items()):
         problems += program_problems(name, answer)
     if problems:

@@ -2,18 +2,18 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host says of itself, in one call: its certificates, its units, its installed programs. Needs nothing installed."""
+"""What a host says of itself, in one call: its certificates, units, installed programs, routes. Needs nothing installed."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_info
-short_description: Read certificates, units and installed programs of a host
+short_description: Read certificates, units, installed programs and routes of a host
 version_added: 0.1.0
 author: Unifleet developers (@unifleet)
 description:
   - Reads from when until when certificates are valid, whether systemd units run, which units failed, and which version of the
-    collection's programs is installed. Changes nothing.
+    collection's programs is installed, and which networks the host has routes to. Changes nothing.
 options:
   certificates:
     description: Paths of PEM files, or shell patterns of such paths; the first certificate of each is read.
@@ -33,6 +33,10 @@ options:
     type: list
     elements: str
     default: []
+  routes:
+    description: Whether to read the host's IPv4 routes.
+    type: bool
+    default: false
   directory:
     description: Where the versions of the collection's programs are kept.
     type: path
@@ -95,6 +99,12 @@ failed_units:
   type: list
   elements: str
   sample: []
+routes:
+  description: The networks that the main table has routes to, without the default route.
+  returned: if O(routes)
+  type: list
+  elements: str
+  sample: [10.77.0.0/24, 10.244.1.0/24]
 version:
   description: The current version of the collection's programs; empty when there is none.
   returned: success
@@ -103,6 +113,7 @@ version:
 """
 
 import glob
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -166,6 +177,13 @@ def failed_units(module: AnsibleModule) -> list[str]:
     return sorted(line.split()[0] for line in out.splitlines() if line.split())
 
 
+def routes(module: AnsibleModule) -> list[str]:
+    """The networks that there is a route to. Fails when the host cannot say."""
+    _code, out, _err = module.run_command(["ip", "-4", "-json", "route", "show", "table", "main"], check_rc=True)
+    found = {route["dst"] for route in json.loads(out or "[]") if route["dst"] != "default" and route.get("type", "unicast") == "unicast"}
+    return sorted(network if "/" in network else f"{network}/32" for network in found)
+
+
 def main() -> None:
     """Parse, read, answer."""
     module = AnsibleModule(
@@ -174,6 +192,7 @@ def main() -> None:
             "authority_file": {"type": "path"},
             "authority": {"type": "str"},
             "units": {"type": "list", "elements": "str", "default": []},
+            "routes": {"type": "bool", "default": False},
             "directory": {"type": "path", "default": "/usr/local/lib/unifleet"},
         },
         required_together=[["authority_file", "authority"]],
@@ -188,6 +207,7 @@ def main() -> None:
         joined=all(entry["valid"] for entry in certificates.values()) and same_authority(module.params),
         units=unit_states(module, module.params["units"]),
         failed_units=failed_units(module),
+        **({"routes": routes(module)} if module.params["routes"] else {}),
         version=Installation(Path(module.params["directory"]), Path("/usr/local/bin")).current or "",
     )
 

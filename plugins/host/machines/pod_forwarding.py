@@ -69,7 +69,7 @@ class PodForwarding:
         return True
 
     def _translate(self) -> bool:
-        if not self._table:
+        if not self._table or not self._file.exists():
             return False
         try:
             nft([{"list": {"table": {"family": "ip", "name": self._table}}}])

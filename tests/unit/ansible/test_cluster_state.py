@@ -9,7 +9,12 @@ from typing import Any, Optional
 
 import pytest
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.cluster_state import host_problems, node_problems, program_problems
+from ansible_collections.unifleet.hybrid.plugins.module_utils.cluster_state import (
+    host_problems,
+    node_problems,
+    program_problems,
+    route_problems,
+)
 
 
 def node(name: str = "pi1", ready: str = "True", labels: Optional[dict[str, str]] = None, **extra: Any) -> dict[str, Any]:
@@ -103,3 +108,30 @@ def test_programs_of_another_version_are_told() -> None:
     assert told == ["host pi1: programs are version 1, should be 2: not installed"]
     assert "cannot be examined: boom" in program_problems("pi1", {"failed": True, "msg": "boom"})[0]
     assert program_problems("pi1", {"unreachable": True}) == []
+
+
+NODES = [
+    {"metadata": {"name": "kvm1"}, "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64"]}},
+    {"metadata": {"name": "pi1"}, "spec": {"podCIDR": "10.244.2.0/24"}},
+    {"metadata": {"name": "new"}, "spec": {}},
+]
+
+
+@pytest.mark.parametrize(
+    ("routes", "missing"),
+    [
+        ([], ["pi1 (10.244.2.0/24)"]),
+        (["10.244.2.0/24"], []),
+        (["10.244.0.0/16"], []),
+        (["10.244.2.0/25", "10.244.1.0/24"], ["pi1 (10.244.2.0/24)"]),
+        (None, []),
+    ],
+    ids=["none", "its own", "a wider one", "a part", "not asked for"],
+)
+def test_a_route_to_another_nodes_pods_that_is_missing_is_told(routes: Any, missing: list[str]) -> None:
+    found = route_problems("kvm-host", info(routes=routes) if routes is not None else info(), NODES, {"kvm1": "kvm-host", "pi1": "pi-host"})
+    assert found == [f"host kvm-host has no route to the pods of node {which}" for which in missing]
+
+
+def test_the_control_planes_host_which_is_no_node_needs_all_routes() -> None:
+    assert len(route_problems("cp1", info(routes=[]), NODES, {"kvm1": "kvm1", "pi1": "pi1"})) == 2

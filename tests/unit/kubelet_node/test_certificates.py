@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from ansible_collections.unifleet.hybrid.plugins.host.daemon.notify import Notifier
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet import keys
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates import (
@@ -41,7 +42,6 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.certificates impor
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.config import Config
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.credentials import bootstrap_credentials, cluster, node_identity
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.health import ProviderHealth
-from ansible_collections.unifleet.hybrid.plugins.host.daemon.notify import Notifier
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION, UNIFLEET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Capacity
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError

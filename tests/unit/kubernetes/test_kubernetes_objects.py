@@ -80,7 +80,7 @@ def test_nodes_may_see_each_other_and_no_more() -> None:
     [role] = [item for item in objects.cluster_roles() if item["kind"] == "ClusterRole"]
     assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
     [binding] = [item for item in objects.cluster_roles() if item.get("roleRef", {}).get("name") == role["metadata"]["name"]]
-    assert [subject["name"] for subject in binding["subjects"]] == ["system:nodes"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["system:nodes", "unifleet:pod-router"]
 
 
 def test_a_secret_is_never_shown_in_a_diff() -> None:

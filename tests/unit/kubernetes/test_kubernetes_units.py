@@ -35,6 +35,14 @@ def test_old_plain_ports_are_closed_where_they_exist_and_unmentioned_where_they_
     assert ("--port=0" in command_line("kube-scheduler", version, PLANE)) is there
 
 
+def test_the_api_server_asks_pods_themselves_for_no_proxy_leads_services_there() -> None:
+    assert "--enable-aggregator-routing=true" in command_line("kube-apiserver", "1.33.1", PLANE)
+    assert kubernetes_unit("pod-router", "1.33.1", {"address": "10.0.0.1"}) == {
+        "arguments": ['"--kubeconfig=%d/pod-router.kubeconfig"'],
+        "credentials": ["pod-router.kubeconfig"],
+    }
+
+
 def test_etcd_asks_everybody_for_a_certificate() -> None:
     flags = command_line("etcd", "", PLANE)
     assert {"--client-cert-auth=true", "--peer-client-cert-auth=true"} <= set(flags)

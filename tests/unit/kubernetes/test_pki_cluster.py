@@ -157,7 +157,7 @@ def test_secrets_are_sealed_with_32_random_bytes_and_nothing_reads_plain_ones(fr
 def test_the_administrators_kubeconfig_names_the_endpoint_and_the_others_loopback(fresh: dict[str, bytes]) -> None:
     servers = {name: json.loads(fresh[f"{name}.kubeconfig"])["clusters"][0]["cluster"]["server"] for name in pki_cluster.KUBECONFIGS}
     local = "https://127.0.0.1:6443"
-    assert servers == {"admin": "https://10.77.0.11:6443", "controller-manager": local, "scheduler": local}
+    assert servers == {"admin": "https://10.77.0.11:6443", "controller-manager": local, "scheduler": local, "pod-router": local}
 
 
 def test_foreign_files_in_the_directory_are_not_ours(fresh: dict[str, bytes]) -> None:

@@ -99,3 +99,10 @@ def test_a_machine_speaks_with_its_own_addresses_alone() -> None:
 def test_a_taps_name_fits_the_kernel_and_is_one_machines(one: Any, other: Any) -> None:
     assert len(tap_name(str(one))) == 15
     assert (tap_name(str(one)) == tap_name(str(other))) is (one == other)
+
+
+def test_of_a_route_that_is_there_already_the_kernel_is_not_asked_again() -> None:
+    table = Table({"10.0.1.0/24": "192.0.2.1"}, set())
+    table._next_hop = lambda address: f"asked about {address}"  # type: ignore[method-assign]
+    assert table.apply({"10.0.1.0/24": "192.0.2.1"}) == {}
+    assert table.apply({"10.0.1.0/24": "192.0.2.7"}) == {"10.0.1.0/24": "asked about 192.0.2.7"}

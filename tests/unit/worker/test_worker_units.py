@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.unifleet.hybrid.plugins.filter.containerd_hosts import containerd_hosts
 from ansible_collections.unifleet.hybrid.plugins.filter.worker_unit import worker_unit
+from ansible_collections.unifleet.hybrid.plugins.host.router.main import forwarding_of, parse_arguments
 from ansible_collections.unifleet.hybrid.plugins.module_utils import worker_units
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.worker_units import Worker
@@ -58,6 +59,15 @@ def test_own_settings_are_laid_over_at_every_depth_and_null_removes() -> None:
     assert config["authentication"] == {"anonymous": {"enabled": False}, "webhook": {"enabled": True, "cacheTTL": "1m"}}
     assert config["maxPods"] == 50
     assert worker_units.configuration("kube-proxy", "1.33.1", Worker("w", proxy={"mode": "nftables"}))["mode"] == "nftables"
+
+
+def test_pod_router_is_the_node_itself_and_forwards_for_all_pods() -> None:
+    worker = Worker("worker1", pod_cidr="10.9.0.0/16")
+    arguments = worker_units.arguments("pod-router", "1.33.1", worker)
+    options = parse_arguments(arguments)
+    assert (options.node, options.pods) == ("worker1", "10.9.0.0/16")
+    assert str(options.kubeconfig) == worker_units.configuration("kube-proxy", "1.33.1", worker)["clientConnection"]["kubeconfig"]
+    assert forwarding_of(options) is not None
 
 
 def test_labels_and_taints_are_the_environment_so_that_a_change_of_them_is_none_of_the_unit() -> None:
