@@ -110,7 +110,7 @@ def route_problems(name: str, info: Mapping[str, Any], nodes: Iterable[Mapping[s
     """
     if not isinstance(info.get("routes"), list):
         return []
-    routes = [ipaddress.ip_network(route) for route in info["routes"]]
+    routes = [ipaddress.IPv4Network(route) for route in info["routes"]]
     problems = []
     for node in nodes:
         spec, there = node.get("spec", {}), str(node["metadata"]["name"])

@@ -16,6 +16,7 @@ import io
 import json
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
+from email.message import Message
 from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError, Object, refusal, strip
@@ -81,13 +82,14 @@ class ApiReader:
         try:
             config = self._config()
             server = f"the API server {config.server}"
-            reader, writer = await asyncio.wait_for(_connect(config), self._timeout)
-            probe_peer(writer.transport)
-            writer.write(self._request(config, path, params))
+            reader, opened = await asyncio.wait_for(_connect(config), self._timeout)
+            writer = opened
+            probe_peer(opened.transport)
+            opened.write(self._request(config, path, params))
             status, phrase, headers = await asyncio.wait_for(_head(reader), self._timeout)
             if status >= 300:
                 payload = b"".join([piece async for piece in _body(reader, headers, self._timeout)])
-                raise refusal(f"{verb} {path}", status, phrase, headers, payload)
+                raise refusal(f"{verb} {path}", status, phrase, {"Retry-After": headers.get("Retry-After", "0")}, payload)
             async for piece in _body(reader, headers, silence):
                 yield piece
         except ApiError:
@@ -122,7 +124,7 @@ async def _connect(config: Kubeconfig) -> tuple[asyncio.StreamReader, asyncio.St
     return await asyncio.open_connection(base.hostname, base.port or (443 if context else 80), ssl=context)
 
 
-async def _head(reader: asyncio.StreamReader) -> tuple[int, str, Mapping[str, str]]:
+async def _head(reader: asyncio.StreamReader) -> tuple[int, str, Message]:
     """Status, its phrase, and headers, whose names are of any case."""
     first, _newline, rest = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
     version, status, phrase = [*first.decode("latin-1").split(" ", 2), "", ""][:3]
@@ -131,7 +133,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, str, Mapping[str, st
     return int(status), phrase, http.client.parse_headers(io.BytesIO(rest))
 
 
-async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str], silence: float) -> AsyncIterator[bytes]:
+async def _body(reader: asyncio.StreamReader, headers: Message, silence: float) -> AsyncIterator[bytes]:
     """The body in pieces. Raises EOFError when it ends too early."""
     if headers.get("Transfer-Encoding", "").strip().lower() == "chunked":
         while True:
