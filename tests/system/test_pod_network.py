@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Virtual machines that serve and call HTTP: from their host, from another node, to each other and out of the cluster, whatever is killed.
+"""Pods of every kind that serve and call HTTP: from hosts, to pods of other nodes and out of the cluster, whatever is killed.
 
 The rungs are one story on one lab: bare hosts become a cluster, unikernels answer, agents and firewalls go and come, nothing is left.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import worker_pods
 from cluster import BIN, ROOT, Cluster, eventually
 from ladder import failed_elsewhere, rungs_below_held
 
@@ -45,6 +47,10 @@ class Page(http.server.BaseHTTPRequestHandler):
 threading.Thread(target=names, daemon=True).start()
 http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Page).serve_forever()
 """.replace("ADDRESS", CP)
+WHO = """#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+echo you are $REMOTE_ADDR
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,9 @@ def cluster(lab_cluster: Cluster) -> Cluster:
 def push(lab: Cluster, program: str) -> None:
     """Push the unikernel as an image under the name net-PROGRAM."""
     image = {"name": f"{CP}:5000/net-{program}:latest", "memory": "8Mi", "network": True, "validate_certs": False}
-    image["kernels"] = {"kvm/amd64": str(ROOT / f"guest/build/{program}-kvm-amd64")}
+    image["kernels"] = {
+        target: str(ROOT / f"guest/build/{program}-{target.replace('/', '-')}") for target in ("kvm/amd64", "process/arm64")
+    }
     play = [
         {
             "hosts": "registry",
@@ -108,6 +116,11 @@ def fetched(cluster: Cluster, host: str, where: str) -> dict[str, Any]:
     return answer
 
 
+def asked(cluster: Cluster, pod: str, where: str) -> str:
+    """What a container of busybox gets from a web server."""
+    return cluster.kubectl("exec", pod, "--", "/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", f"http://{where}")
+
+
 def routes(cluster: Cluster, host: str) -> list[str]:
     shown = cluster.ssh(host, "ip route show proto 117 | cat").splitlines()
     return [" ".join(line.split()[:3]) for line in shown if line.strip()]
@@ -141,6 +154,71 @@ def test_a_unikernel_calls_another_and_a_service_outside_by_name(cluster: Cluste
     eventually(lambda: "humidity" in cluster.kubectl("logs", "inside"), 90, "an answer of the other unikernel in the log")
     # Nobody outside the cluster has a route to pods, so they are seen under their host's address.
     eventually(lambda: "you are 10.77.9.12" in cluster.kubectl("logs", "outside"), 90, "an answer of the service outside in the log")
+
+
+def test_every_host_has_a_route_to_every_other_nodes_pods(cluster: Cluster) -> None:
+    hosts = {"cp1": CP, "kvm1": "10.77.9.12", "pi1": "10.77.9.13", "worker1": "10.77.9.14"}
+    ranges = {node: cluster.node(node)["spec"]["podCIDR"] for node in hosts if node != "cp1"}
+    for host in hosts:
+        wanted = {f"{cidr} via {hosts[node]}" for node, cidr in ranges.items() if node != host}
+        eventually(lambda h=host, w=wanted: set(routes(cluster, h)) == w, 60, f"the routes of {host}")  # type: ignore[misc]
+
+
+def test_a_container_on_a_worker_and_unikernels_elsewhere_reach_each_other_under_their_own_addresses(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    image = worker_pods.push_busybox(f"{CP}:5000", tmp_path)
+    serve = 'mkdir -p /www/cgi-bin; cd /www/cgi-bin; printf %s "$WHO" >who; /bin/busybox chmod +x who; exec httpd -f -p 80 -h /www'
+    web = {**worker_pods.container(image), "command": ["/bin/sh", "-c", serve], "env": [{"name": "WHO", "value": WHO}]}
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.pod("web", [web]))
+    where, server = address(cluster, "web"), address(cluster, "server")
+    assert json.loads(eventually(lambda: asked(cluster, "web", server), 60, "the virtual machine's answer"))["sensor"] == "humidity"
+    for name, node, more in (("vm-caller", "kvm1", ()), ("program-caller", "pi1", ("--port", "8080"))):
+        call = pod(name, "net-caller", "--url", f"http://{where}/cgi-bin/who", "--period", "2", *more, nodeName=node)
+        cluster.kubectl("apply", "-f", "-", stdin=call)
+    machine = address(cluster, "vm-caller")
+    eventually(lambda: f"you are {machine}" in cluster.kubectl("logs", "vm-caller"), 90, "the machine's own address in its log")
+    # A program has its host's address, which is no pod's.
+    eventually(lambda: "you are 10.77.9.13" in cluster.kubectl("logs", "program-caller"), 90, "the Pi's address in the program's log")
+    eventually(lambda: "status" in asked(cluster, "web", "10.77.9.13:8080"), 60, "the program's answer to the container")
+
+
+def test_a_service_leads_a_workers_pods_to_unikernels_elsewhere_and_so_does_the_api_server(cluster: Cluster) -> None:
+    cluster.kubectl("label", "pod", "server", "app=server")
+    cluster.kubectl("apply", "-f", "-", stdin=worker_pods.service("server"))
+    virtual = cluster.kubectl("get", "service", "server", "-o", "jsonpath={.spec.clusterIP}")
+    assert json.loads(eventually(lambda: asked(cluster, "web", virtual), 60, "an answer of the service"))["sensor"] == "humidity"
+    through = "/api/v1/namespaces/default/services/server:80/proxy/"
+    assert json.loads(eventually(lambda: cluster.kubectl("get", "--raw", through), 30, "the API server's way"))["sensor"] == "humidity"
+    assert "you are 10.77.9.11" in cluster.kubectl("get", "--raw", "/api/v1/namespaces/default/pods/web:80/proxy/cgi-bin/who")
+    cluster.kubectl("delete", "service", "server")
+
+
+def test_routes_outlive_what_keeps_them_and_the_api_server(cluster: Cluster) -> None:
+    server, before = address(cluster, "server"), set(routes(cluster, "worker1"))
+    assert before
+    for blow in ("systemctl kill --kill-who=main --signal=KILL pod-router", "systemctl restart containerd kubelet kube-proxy pod-router"):
+        cluster.ssh("worker1", blow)
+        assert set(routes(cluster, "worker1")) == before, blow
+    eventually(lambda: "humidity" in asked(cluster, "web", server), 60, "an answer after the restarts")
+    cluster.ssh("cp1", "systemctl stop kube-apiserver")
+    cluster.ssh("worker1", "systemctl restart pod-router; sleep 3")
+    assert set(routes(cluster, "worker1")) == before
+    cluster.ssh("cp1", "systemctl start kube-apiserver")
+    eventually(lambda: "active" in cluster.ssh("worker1", "systemctl is-active pod-router"), 30, "pod-router")
+    eventually(lambda: "humidity" in asked(cluster, "web", server), 60, "an answer with the API server back")
+
+
+def test_verify_names_a_route_that_is_missing(cluster: Cluster) -> None:
+    cidr = cluster.node("kvm1")["spec"]["podCIDR"]
+    cluster.ssh("worker1", f"systemctl stop pod-router; ip route del {cidr}")
+    verify = cluster.playbook("verify", check=False)
+    assert verify.returncode != 0
+    assert f"host worker1 has no route to the pods of node kvm1 ({cidr})" in verify.output
+    assert "pod-router.service is inactive" in verify.output
+    cluster.ssh("worker1", "systemctl start pod-router")
+    eventually(lambda: any(cidr in route for route in routes(cluster, "worker1")), 30, "the route")
+    cluster.kubectl("delete", "pod", "web", "vm-caller", "program-caller", timeout=120)
 
 
 def test_a_pod_that_asks_for_what_a_virtual_machine_has_not_is_refused_by_name(cluster: Cluster) -> None:

@@ -19,11 +19,13 @@ from typing import Any, Optional, Protocol
 
 from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run_together
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError
+from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import Backoff
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 LOG = logging.getLogger("unifleet.network")
 NODES = "/api/v1/nodes"
-_FORBIDDEN_SECONDS, _LOOK_SECONDS, _SETTLE_SECONDS = 300.0, 60.0, 0.2
+_FORBIDDEN_SECONDS = (2.0, 300.0)
+_LOOK_SECONDS, _SETTLE_SECONDS = 60.0, 0.2
 
 Tell = Callable[[str, str, str], None]
 
@@ -108,6 +110,8 @@ class PeerNodes:
                 self._changed(self.networks)
 
     async def _until_allowed(self) -> None:
+        # A control plane that is being made gives the permission a few seconds after it answers.
+        backoff = Backoff(*_FORBIDDEN_SECONDS)
         while True:
             try:
                 await self._api.get(NODES, {"limit": "1"})
@@ -117,7 +121,7 @@ class PeerNodes:
                 self._once(
                     "the API server does not let this node list the others, so it keeps no routes to their pods: see unifleet:node-reader"
                 )
-                await asyncio.sleep(_FORBIDDEN_SECONDS)
+                await asyncio.sleep(backoff.next_delay())
             else:
                 return
 

@@ -102,13 +102,22 @@ async def test_no_route_is_touched_before_the_nodes_are_known(monkeypatch: pytes
 
 
 async def test_a_node_that_may_not_see_the_others_says_so_once_and_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_nodes, "_FORBIDDEN_SECONDS", 0.02)
+    monkeypatch.setattr(peer_nodes, "_FORBIDDEN_SECONDS", (0.02, 0.02))
     scene = Scene(ME, node("a", "10.0.1.0/24", "192.0.2.2"))
     scene.api.forbidden = True
     async with scene:
         await scene.until(lambda: scene.api.asked > 3)
         assert len(scene.said) == 1
         assert "unifleet:node-reader" in scene.said[0]
+        scene.api.forbidden = False
+        await scene.until(lambda: scene.routes == {"10.0.1.0/24": "192.0.2.2"})
+
+
+async def test_a_permission_that_comes_seconds_later_is_not_waited_for_in_minutes() -> None:
+    scene = Scene(ME, node("a", "10.0.1.0/24", "192.0.2.2"))
+    scene.api.forbidden = True
+    async with scene:
+        await scene.until(lambda: scene.said)
         scene.api.forbidden = False
         await scene.until(lambda: scene.routes == {"10.0.1.0/24": "192.0.2.2"})
 
