@@ -130,10 +130,12 @@ class Network:
         if not self.module.check_mode:
             self.machine.run(["ip", "addr", "replace", f"{lab.gateway}/{lab.network.prefixlen}", "dev", lab.bridge])
             self.machine.run(["ip", "link", "set", lab.bridge, "up"])
+        # What stays on the bridge, such as a host's packets to pods behind another, is not leaving; br_netfilter shows it here too.
         rules = (
             f"add table ip {lab.table}\n"
             f"add chain ip {lab.table} leaving {{ type nat hook postrouting priority srcnat; }}\n"
-            f"add rule ip {lab.table} leaving ip saddr {lab.network} ip daddr != {lab.network} masquerade\n"
+            f"add rule ip {lab.table} leaving ip saddr {lab.network} ip daddr != {lab.network} "
+            f'oifname != "{lab.bridge}" masquerade\n'
         )
         self._make(Record(Kind.TABLE, lab.table), ["nft", "-f", "-"], data=rules)
         self._forward()
