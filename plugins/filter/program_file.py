@@ -21,6 +21,7 @@ options:
     description: The interpreter on the host.
     type: path
     default: /usr/bin/python3
+positional: python
 """
 
 EXAMPLES = r"""

@@ -16,7 +16,7 @@ description:
 positional: version
 options:
   _input:
-    description: Name of the program, kubelet or kube-proxy.
+    description: Name of the program, kubelet, kube-proxy or pod-router.
     type: str
     required: true
   version:
