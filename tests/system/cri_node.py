@@ -39,6 +39,17 @@ NETWORK = "10.211.43.0/24"
 CNI_PROGRAMS = "/usr/lib/cni"
 """Of Debian's containernetworking-plugins."""
 CALL_SECONDS = 60
+FORWARDED = """
+import aiohttp, asyncio, sys
+async def main():  # as the kubelet's callers may: a channel for data, one for errors; the first frame of each says the port
+    said = {0: b"", 1: b""}
+    async with aiohttp.ClientSession() as session, session.ws_connect(sys.argv[1], protocols=["v4.channel.k8s.io"]) as stream:
+        await stream.send_bytes(b"\\0GET / HTTP/1.0\\r\\n\\r\\n")
+        async for frame in stream:
+            said[frame.data[0]] += frame.data[1:]
+    print((said[0][2:] or said[1][2:]).decode())
+asyncio.run(asyncio.wait_for(main(), 20))
+"""
 
 
 class RefusedError(Exception):
@@ -291,6 +302,12 @@ class CriNode:
         """An HTTP answer from a pod, asked for by the node."""
         ask = f"import urllib.request as r; print(r.urlopen('http://{address}:{port}/', timeout=5).read().decode(), end='')"
         command = ["nsenter", f"--net=/run/netns/{self.containerd.network}", sys.executable, "-I", "-c", ask]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def forwarded(self, pod: Pod, port: int) -> str:
+        """What answers when the CRI forwards a port of the pod, as kubectl port-forward has it: an HTTP answer, or an error's text."""
+        url = self.cri("PortForward", pod_sandbox_id=pod.id, port=[port]).url
+        command = ["nsenter", f"--net=/run/netns/{self.containerd.network}", sys.executable, "-I", "-c", FORWARDED, url]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def shims(self) -> list[int]:

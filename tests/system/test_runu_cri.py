@@ -59,7 +59,7 @@ def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             (HUNGRY, "kvm/amd64", hungry_guest.build(directory)),
         ):
             made.add_image(reference, image(directory, reference, target, kernel, network=True))
-        files = {"bin/busybox": (BUSYBOX.read_bytes(), True), **{f"bin/{command}": Link("/bin/busybox") for command in (*COMMANDS, "wget")}}
+        files = {"bin/busybox": (BUSYBOX.read_bytes(), True), **{f"bin/{command}": Link("/bin/busybox") for command in COMMANDS}}
         tar = directory / "busybox.tar"
         tar.write_bytes(archive(ContainerImage(BOX, "amd64", files, args=("/bin/sh",), env=("PATH=/bin",))))
         made.add_image(BOX, tar)
@@ -261,6 +261,19 @@ def test_a_guest_and_an_ordinary_container_share_a_pod(node: CriNode) -> None:
     assert box.exec("/bin/hostname").stdout.decode().strip() == pod.name
     box.stop(0)
     assert box.status().exit_code == 137
+
+
+def test_ports_of_guests_and_of_containers_beside_them_can_be_forwarded(node: CriNode) -> None:
+    pod = node.pod()
+    sensor = running(pod)
+    box = pod.start("box", BOX, command=("/bin/sh", "-c", "mkdir /www; echo beside it >/www/index.html; exec httpd -f -p 8080 -h /www"))
+    assert '"value":' in node.forwarded(pod, 80)
+    wait_for("the sidecar", lambda: "beside it" in node.forwarded(pod, 8080))
+    assert "connection refused" in node.forwarded(pod, 81)
+    assert b'"value":' in box.exec("/bin/wget", "-q", "-O", "-", "http://127.0.0.1/").stdout
+    sensor.stop(10)
+    wait_for("the guest's port to close", lambda: "connection refused" in node.forwarded(pod, 80), 5)
+    assert "beside it" in node.forwarded(pod, 8080)
 
 
 @pytest.mark.parametrize(
