@@ -1,7 +1,7 @@
 # Copyright (c) 2026, Unifleet developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pods through the stock kubelet, runc and runu side by side: created -> Running -> first HTTP answer -> all gone, and memory.
+"""Pods through the stock kubelet, runc and runu side by side: created -> Running -> first HTTP answer -> ended -> gone, and memory.
 
     tests/system/bench_kubelet.py [--pods N ...] [--rounds N] [--keep DIRECTORY] [--json FILE]
 
@@ -94,7 +94,7 @@ class Worker:
         command = ["ssh", *options, f"root@10.77.{THIRD}.14", f"exec python3 -c {shlex.quote(program)}"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.answers: dict[str, float] = {}
-        self.memories: queue.Queue[dict[str, list[int]]] = queue.Queue()
+        self.said: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -105,15 +105,22 @@ class Worker:
                 address, when = rest.split()
                 self.answers[address] = float(when)
             else:
-                self.memories.put(json.loads(rest))
+                self.said.put(json.loads(rest))
 
     def tell(self, line: str) -> None:
         assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
 
     def memory(self) -> dict[str, list[int]]:
+        """Command -> processes and KiB."""
         self.tell("memory")
-        return self.memories.get(timeout=60)
+        found: dict[str, list[int]] = self.said.get(timeout=SECONDS)
+        return found
+
+    def ended(self) -> float:
+        """Wait until nothing runs in any pod; when that was."""
+        self.tell("until-ended")
+        return float(self.said.get(timeout=SECONDS))
 
     def close(self) -> None:
         assert self.process.stdin
@@ -183,7 +190,7 @@ def manifest(kind: str, pods: int) -> dict[str, Any]:
 
 
 def measure(cluster: Cluster, worker: Worker, kind: str, count: int) -> dict[str, Any]:
-    """Seconds since the Deployment was asked for at which each pod was Running and had answered, until all were gone, and memory."""
+    """Seconds from asking for a Deployment until each pod ran and had answered, from deleting it until all had ended, and memory."""
     apps = client.AppsV1Api(cluster.api.api_client)
     worker.answers.clear()
     pods = Pods(cluster.api, worker)
@@ -197,6 +204,7 @@ def measure(cluster: Cluster, worker: Worker, kind: str, count: int) -> dict[str
         memory = worker.memory()
         deleted = time.monotonic()
         apps.delete_namespaced_deployment("bench", "default", propagation_policy="Foreground")
+        ended = worker.ended() - deleted
         wait_for(f"{count} pods of {kind} to go", lambda: len(pods.gone) == count, SECONDS)
         gone = max(pods.gone.values()) - deleted
         wait_for("the Deployment to go", lambda: not apps.list_namespaced_deployment("default").items, SECONDS)
@@ -204,7 +212,7 @@ def measure(cluster: Cluster, worker: Worker, kind: str, count: int) -> dict[str
         pods.close()
     left = worker.memory()
     assert "runu-qemu" not in left, left
-    return {"kind": kind, "pods": count, "running": running, "answered": answered, "gone": gone, "memory": memory}
+    return {"kind": kind, "pods": count, "running": running, "answered": answered, "ended": ended, "gone": gone, "memory": memory}
 
 
 def main() -> int:
@@ -235,8 +243,8 @@ def main() -> int:
 def line_of(one: dict[str, Any]) -> str:
     """For people who watch."""
     memory = sum(size for _count, size in one["memory"].values()) / one["pods"] / 1024
-    times = f"all Running {one['running'][-1]:.1f} s, answered {one['answered'][-1]:.1f} s, gone {one['gone']:.1f} s"
-    return f"{one['kind']}: {times}, {memory:.1f} MiB a pod"
+    up = f"all Running {one['running'][-1]:.1f} s, answered {one['answered'][-1]:.1f} s"
+    return f"{one['kind']}: {up}, ended {one['ended']:.1f} s, gone {one['gone']:.1f} s, {memory:.1f} MiB a pod"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """On a worker, for bench_kubelet.py: when each pod first answers HTTP, and what the processes of all pods take.
 
-Lines in:  `ask ADDRESS`, `memory`.  Lines out: `answer ADDRESS MONOTONIC_SECONDS`, `memory {"COMMAND": [COUNT, PSS_IN_KIB], ...}`.
+Lines in:  `ask ADDRESS`, `memory`, `until-ended`. Lines out: `answer ADDRESS MONOTONIC_SECONDS`,
+`memory {"COMMAND": [COUNT, PSS_IN_KIB], ...}`, `ended MONOTONIC_SECONDS` when nothing but pause is left in the pods' control groups.
 """
 
 from __future__ import annotations
@@ -54,10 +55,27 @@ def memory() -> dict[str, list[int]]:
     return found
 
 
+def ended() -> float:
+    """Wait for the end of what the pods ran; when it was."""
+    while not all(map(is_pause, Path("/proc").glob("[0-9]*"))):
+        time.sleep(0.1)
+    return time.monotonic()
+
+
+def is_pause(process: Path) -> bool:
+    """Whether it is a pod's pause, or none of a pod's."""
+    try:
+        return "/kubepods" not in (process / "cgroup").read_text() or (process / "comm").read_text() == "pause\n"
+    except OSError:
+        return True
+
+
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     for line in sys.stdin:
         words = line.split()
         if words[0] == "ask":
             pool.submit(ask, words[1])
-        else:
+        elif words[0] == "memory":
             tell(f"memory {json.dumps(memory())}")
+        else:
+            tell(f"ended {ended()}")

@@ -45,7 +45,7 @@ def measure(progress: Progress) -> Outcome:
 
 
 def outcome(said: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Tables and chart of what bench_kubelet.py wrote: a list of {kind, pods, running, answered, gone, memory}."""
+    """Tables and chart of what bench_kubelet.py wrote: a list of {kind, pods, running, answered, ended, gone, memory}."""
     by: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for one in said:
         by.setdefault((one["pods"], one["kind"]), []).append(one)
@@ -58,6 +58,7 @@ def outcome(said: Sequence[Mapping[str, Any]]) -> Outcome:
             seconds_text(_median(run["running"][-1] for run in runs)),
             seconds_text(answered),
             ratio_text(answered / _median(run["answered"][-1] for run in of_runc)),
+            seconds_text(_median(run["ended"] for run in runs)),
             seconds_text(_median(run["gone"] for run in runs)),
             str(len(runs)),
         )
@@ -66,17 +67,18 @@ def outcome(said: Sequence[Mapping[str, Any]]) -> Outcome:
         own = sum(parts[name] for name in PARTS_OF_A_POD[kind])
         row = (memory_text(own), memory_text(parts[SHIM]), memory_text(parts[PAUSE]), memory_text(own + parts[SHIM] + parts[PAUSE]))
         memory.append((f"{pods} {'pod' if pods == 1 else 'pods'}, {kind}", *row))
-        groups.append(Group(f"{pods} × {kind}", (Bar(answered), Bar(_median(run["gone"] for run in runs)))))
+        groups.append(Group(f"{pods} × {kind}", (Bar(answered), Bar(_median(run["ended"] for run in runs)))))
     return Outcome(
         said,
         (
             Table(
                 "Pods through the kubelet",
-                ("pods", "a pod's first answer", "all Running", "all answered", "ratio to runc", "all gone", "runs"),
+                ("pods", "a pod's first answer", "all Running", "all answered", "ratio to runc", "all ended", "all gone", "runs"),
                 tuple(times),
                 "Since a Deployment of that many pods was asked for; medians of the runs, in turns. Running is what the API says; an answer"
-                " is an HTTP answer to the worker itself, asked for once the API tells the pod's address. All gone: since the Deployment"
-                " was deleted.",
+                " is an HTTP answer to the worker itself, asked for once the API tells the pod's address. All ended, all gone: from"
+                " deleting the Deployment until nothing ran in the pods, and until the API had forgotten them. For the latter the kubelet"
+                " of 1.20 waits until its garbage collection, once a minute, has removed sandboxes (kubernetes/kubernetes#97288).",
             ),
             Table(
                 "Memory of a pod through the kubelet",
@@ -89,7 +91,7 @@ def outcome(said: Sequence[Mapping[str, Any]]) -> Outcome:
             "kubelet": Chart(
                 "Pods through the kubelet",
                 "sensor under runc and as a unikernel under runu, in turns on one worker; median",
-                ("created to all answered", "deleted to all gone"),
+                ("created to all answered", "deleted to all ended"),
                 tuple(groups),
                 seconds_text,
             )

@@ -149,7 +149,7 @@ def test_what_a_host_says_becomes_ratios_to_the_bare_start() -> None:
 def test_pods_of_both_runtimes_become_ratios_to_runc_and_memory_a_pod() -> None:
     def run(kind: str, seconds: float, memory: dict[str, list[int]]) -> dict[str, object]:
         times = [seconds / 2, seconds]
-        return {"kind": kind, "pods": 2, "running": times, "answered": times, "gone": 1.0, "memory": memory}
+        return {"kind": kind, "pods": 2, "running": times, "answered": times, "ended": 0.5, "gone": 1.0, "memory": memory}
 
     runc = {"sensor": [2, 128], "containerd-shim": [2, 20480], "pause": [2, 64]}
     runu = {"runu-qemu": [2, 61440], "runu-monitor": [2, 8192], "containerd-shim": [2, 20480], "pause": [2, 64]}
