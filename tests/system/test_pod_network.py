@@ -117,8 +117,11 @@ def fetched(cluster: Cluster, host: str, where: str) -> dict[str, Any]:
 
 
 def asked(cluster: Cluster, pod: str, where: str) -> str:
-    """What a container of busybox gets from a web server."""
-    return cluster.kubectl("exec", pod, "--", "/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", f"http://{where}")
+    """What a container of busybox gets from a web server, HOST[:PORT][/PATH]. (A static busybox's wget wants libraries.)"""
+    server, _slash, path = where.partition("/")
+    host, _colon, port = server.partition(":")
+    ask = f"printf 'GET /{path} HTTP/1.0\\r\\nHost: {server}\\r\\n\\r\\n' | /bin/busybox nc -w 5 {host} {port or 80}"
+    return cluster.kubectl("exec", pod, "--", "/bin/sh", "-c", ask).partition("\n\n")[2]
 
 
 def routes(cluster: Cluster, host: str) -> list[str]:
@@ -168,7 +171,7 @@ def test_a_container_on_a_worker_and_unikernels_elsewhere_reach_each_other_under
     cluster: Cluster, tmp_path: Path
 ) -> None:
     image = worker_pods.push_busybox(f"{CP}:5000", tmp_path)
-    serve = 'mkdir -p /www/cgi-bin; cd /www/cgi-bin; printf %s "$WHO" >who; /bin/busybox chmod +x who; exec httpd -f -p 80 -h /www'
+    serve = 'mkdir -p /www/cgi-bin; cd /www/cgi-bin; printf %s "$WHO" >who; /bin/busybox chmod +x who; exec httpd -f -p 0.0.0.0:80 -h /www'
     web = {**worker_pods.container(image), "command": ["/bin/sh", "-c", serve], "env": [{"name": "WHO", "value": WHO}]}
     cluster.kubectl("apply", "-f", "-", stdin=worker_pods.pod("web", [web]))
     where, server = address(cluster, "web"), address(cluster, "server")
