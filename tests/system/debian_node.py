@@ -19,16 +19,18 @@ from pathlib import Path
 
 import pytest
 from runu_host import build
-from test_runu_containerd import PROGRAM, UNIKERNEL, image
 from worker_pods import busybox
 
+from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
 from ansible_collections.unifleet.hybrid.plugins.module_utils.host_app_archive import pack
+from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import FileOrLink
+from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile, profile_bytes
 from ansible_collections.unifleet.hybrid.tools.debian_host.host import DebianHost, debian_host
 from ansible_collections.unifleet.hybrid.tools.qemu_host.image import ArchiveUnavailableError
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY, GUEST = "10.78.0.1", "10.78.0.2"
-BUSYBOX = "unifleet.test/busybox:1"
+UNIKERNEL, PROGRAM, BUSYBOX = "unifleet.test/sensor:1", "unifleet.test/program:1", "unifleet.test/busybox:1"
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 
 
@@ -85,13 +87,20 @@ def network() -> Iterator[tuple[str, int]]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def import_images(host: DebianHost, scratch: Path, namespace: str = "default") -> None:
+def import_images(host: DebianHost, namespace: str = "default") -> None:
     """The sensor as a unikernel and as a program, and busybox, in the host's containerd."""
-    guests = build()
-    tars = {
-        UNIKERNEL: image(scratch, UNIKERNEL, "kvm/amd64", guests / "sensor-kvm-amd64").read_bytes(),
-        PROGRAM: image(scratch, PROGRAM, "process/amd64", guests / "sensor-process-amd64").read_bytes(),
-        BUSYBOX: busybox(BUSYBOX),
+    for content in (
+        sensor(UNIKERNEL, "kvm/amd64", "sensor-kvm-amd64"),
+        sensor(PROGRAM, "process/amd64", "sensor-process-amd64"),
+        busybox(BUSYBOX),
+    ):
+        host.run(f"cat > /root/image.tar && ctr -n {namespace} images import /root/image.tar && rm /root/image.tar", content)
+
+
+def sensor(name: str, target: str, kernel: str) -> bytes:
+    """An image as an OCI archive that says its own name, as containerd wants it."""
+    files: dict[str, FileOrLink] = {
+        "boot/kernel": ((build() / kernel).read_bytes(), True),
+        "unikernel.json": (profile_bytes(Profile("plain", {target: "/boot/kernel"}, memory_bytes=8 << 20, network=True)), False),
     }
-    for name, content in tars.items():
-        host.run(f"cat > /root/i.tar && ctr -n {namespace} images import --index-name {name} /root/i.tar && rm /root/i.tar", content)
+    return archive(ContainerImage(name, "amd64", files, entrypoint=("/boot/kernel",)))

@@ -29,6 +29,9 @@ CHUNK = 4096
 DRAIN_SECONDS = 5.0
 QMP_SECONDS = 20.0
 ASK_AGAIN_SECONDS = 1.0
+KILLED_SECONDS = 0.5
+"""How long the monitor outlives a machine that somebody else killed, most likely the kernel for lack of memory: with its last process the
+control group goes, if it is systemd's, and the shim would find no memory.events in which to read that."""
 IGNORED = (1, 10, 12, 13, 28)
 """SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE, SIGWINCH: a machine has no use for them, and nobody is helped by an error."""
 GRACEFUL = (2, 3, 15)
@@ -283,6 +286,8 @@ class Monitor:
             if poll.poll(100):
                 self._print()
         code = self.exit_code(status)
+        if self.asked is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9:
+            time.sleep(KILLED_SECONDS)
         self.mark("exit", str(code).encode())
         return code
 
