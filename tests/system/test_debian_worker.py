@@ -66,7 +66,11 @@ class Worker:
         return {NAME: {key: int(value) for key, value in (word.split("=") for word in line.split() if "=" in word)}}
 
     def kubectl(self, *arguments: str) -> str:
-        return self.cluster.kubectl(*arguments)
+        """Its output; AssertionError when it fails, as it does while a kubelet starts anew."""
+        try:
+            return self.cluster.kubectl(*arguments)
+        except subprocess.CalledProcessError as error:
+            raise AssertionError(error.stderr) from error
 
     def create(self, manifest: str) -> None:
         self.cluster.kubectl("create", "-f", "-", stdin=manifest)
