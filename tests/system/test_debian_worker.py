@@ -222,7 +222,8 @@ def test_a_unikernel_that_the_kernel_kills_for_memory_is_oom_killed_and_starts_a
 
 def test_a_deleted_pod_leaves_no_group_behind(worker: Worker) -> None:
     uid = worker.pod("mixed")["metadata"]["uid"].replace("-", "_")
-    worker.kubectl("delete", "pod", "mixed", "--wait=true", "--timeout=120s")
+    worker.kubectl("delete", "pod", "mixed", "--wait=false")
+    eventually(lambda: not worker.kubectl("get", "pods", "-o", "name").strip(), 180, "the pod to be gone", 3)
     groups = f"find /sys/fs/cgroup -name '*{uid}*'"
     left = f"systemctl list-units --all --no-legend --plain 'cri-containerd-*'; {groups}; pgrep -l runu-; true"
     eventually(lambda: worker.host.run(left).strip() == "", 90, "nothing left of the pod", 3)
