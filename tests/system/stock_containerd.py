@@ -49,6 +49,16 @@ def packages(suite: str) -> Path:
     return place
 
 
+def programs_of(suite: str) -> Path:
+    """Where a suite's containerd and ctr are; sid may be unreachable, and the test is skipped then, saying why."""
+    try:
+        return packages(suite) / "usr/bin"
+    except (subprocess.CalledProcessError, OSError) as error:
+        if suite != "sid":
+            raise
+        pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
+
+
 @dataclass
 class Containerd:
     """A containerd and its ctr. variables: what its environment, and so the runtime's, has beside the usual."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from loopback_registry import loopback_registry
-from stock_containerd import EACH, SUITES, Containerd, packages
+from stock_containerd import EACH, SUITES, Containerd, programs_of
 
 from ansible_collections.unifleet.hybrid.plugins.host.images.manifests import choose_entry
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, Layout, pack, write
@@ -38,12 +38,7 @@ def image(*, split: bool) -> Layout:
 
 @pytest.fixture(params=EACH)
 def containerd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containerd]:
-    try:
-        programs = packages(request.param) / "usr/bin"
-    except (subprocess.CalledProcessError, OSError) as error:
-        if request.param != "sid":
-            raise
-        pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
+    programs = programs_of(request.param)
     made = Containerd(programs, tmp_path)
     assert f" {SUITES[request.param]}" in made.version(), made.version()
     print(made.version())

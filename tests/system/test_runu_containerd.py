@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from runu_host import build, configure, install, leaks_below, remove_groups, wait_for
-from stock_containerd import EACH, Containerd, packages
+from stock_containerd import EACH, Containerd, programs_of
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import ImageContent, pack, write
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import Profile
@@ -139,12 +139,7 @@ def image(directory: Path, reference: str, target: str, kernel: Path, *, network
 
 
 def opened(suite: str, directory: Path) -> Node:
-    try:
-        programs = packages(suite) / "usr/bin"
-    except (subprocess.CalledProcessError, OSError) as error:
-        if suite != "sid":
-            raise
-        pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
+    programs = programs_of(suite)
     configuration = configure(directory)
     made = Containerd(programs, directory, f"runu-{suite}-{os.getpid()}", {"UNIFLEET_RUNU_CONFIG": str(configuration)})
     made.start()

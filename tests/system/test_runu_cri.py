@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -21,7 +20,7 @@ import hungry_guest
 import pytest
 from cri_node import Container, CriContainerd, CriNode, Pod, RefusedError, logged
 from runu_host import build, configure, install, wait_for
-from stock_containerd import EACH, packages
+from stock_containerd import EACH, programs_of
 from test_runu_containerd import image
 from worker_pods import BUSYBOX, COMMANDS
 
@@ -39,12 +38,7 @@ MEMORY, QUOTA = ("memory.max", "memory.limit_in_bytes"), ("cpu.max", "cpu.cfs_qu
 @pytest.fixture(scope="module", params=EACH)
 def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriNode]:
     suite = request.param
-    try:
-        programs = packages(suite) / "usr/bin"
-    except (subprocess.CalledProcessError, OSError) as error:
-        if suite != "sid":
-            raise
-        pytest.skip(f"sid's containerd cannot be fetched: {getattr(error, 'stderr', error)}")
+    programs = programs_of(suite)
     directory = tmp_path_factory.mktemp("c")
     config = configure(directory)
     name = f"cri-{suite}-{os.getpid()}"
