@@ -66,12 +66,15 @@ def test_a_sensor_serves_its_latest_reading_to_one_and_to_many_and_ends_when_ask
 def test_a_guests_clock_loses_nothing_while_it_is_busy_serving(build: Path, tmp_path: Path, target: str) -> None:
     with running(build, tmp_path, target, "sensor", "--period", "0.01") as guest:
         guest.wait_for(" seq=1 ")
-        first, began = json.loads(guest.get()[1])["uptime"], time.monotonic()
+        asked_first = time.monotonic()
+        first, answered_first = json.loads(guest.get()[1])["uptime"], time.monotonic()
         with closing(http.client.HTTPConnection(guest.address, guest.port, timeout=10)) as connection:
-            while time.monotonic() < began + 2:
+            while time.monotonic() < answered_first + 2:
+                asked_last = time.monotonic()
                 connection.request("GET", "/")
                 last = json.loads(connection.getresponse().read())["uptime"]
-        assert last - first == pytest.approx(time.monotonic() - began, abs=0.3)
+        # A crowded machine answers late, so all that is known is between which moments the guest looked at its clock.
+        assert asked_last - answered_first - 0.3 <= last - first <= time.monotonic() - asked_first + 0.3
 
 
 @pytest.mark.parametrize("target", ["microvm", "q35-root-port", "process"])
