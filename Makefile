@@ -44,13 +44,14 @@ kubernetes: prepare ## The Kubernetes programs for this machine (the first time 
 	  '{"source": "debian_source", "architectures": ["$(shell dpkg --print-architecture)"], "components": ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]}' \
 	  >build/kubernetes.log || { cat build/kubernetes.log; exit 1; }
 
-contract: prepare guest ## One suite for every kind of machine, on the lab's kvm1 and pi1
-	@tools/contract
+contract: prepare guest ## One suite for every kind of machine, on a host like the lab's kvm1
+	@tools/contract kvm1
 
 loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
 	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and not wide and not cgroup2' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
 
-wide: prepare guest kubernetes ## loopback's promises on further versions, hypervisors, machines and kernels: before a release
+wide: prepare guest kubernetes ## What contract and loopback promise, on further versions, hypervisors, machines and kernels: before a release
+	@tools/contract pi1
 	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and wide' -n 2 --dist loadfile --durations=12
 
 cgroup2: prepare guest kubernetes ## runu and the worker's roles on an emulated Debian 13: cgroup version 2, systemd's driver, containerd 1.7
