@@ -266,16 +266,9 @@ def test_restarts_of_kubelet_containerd_and_kube_proxy_leave_everything_running(
     assert log == list(range(log[0], log[0] + len(log))), f"readings lost or doubled: {log}"
 
 
-def test_pods_that_are_deleted_leave_nothing_on_the_worker(cluster: Cluster) -> None:
-    cluster.kubectl("delete", "deployment/unis", "service/unis", "pod/web", "pod/uni", "pod/mixed", timeout=120)
-    eventually(lambda: "worker1" not in cluster.pods(""), 90, "no pod on worker1")
+def test_deleted_unikernels_end_at_once(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "deployment/unis", "service/unis", "pod/web", "pod/uni", "pod/mixed", "--wait=false")
     eventually(lambda: machines_on_worker(cluster) == 0, 30, "no virtual machine on worker1")
-    left = "ls /run/netns; find /run/runu /run/containerd/runc/k8s.io -mindepth 1 -maxdepth 1; ip -o link | grep veth"
-    assert eventually(
-        lambda: cluster.ssh("worker1", f"({left}) 2>/dev/null | wc -l").strip() == "0", 60, "no namespace, state or link left"
-    )
-    groups = "find /sys/fs/cgroup/memory/kubepods -mindepth 2 -type d | wc -l"
-    assert eventually(lambda: cluster.ssh("worker1", f"{groups}").strip() in ("0", "1", "2"), 60, "no pod's control group left")
 
 
 def test_a_label_dropped_from_the_inventory_disappears_and_a_foreign_one_stays(cluster: Cluster) -> None:
@@ -317,6 +310,16 @@ def test_a_killed_agent_loses_nothing_and_starts_nothing_twice(cluster: Cluster)
         assert status["state"]["running"]["startedAt"] == old[node]["state"]["running"]["startedAt"]
         log = readings(cluster, pod["metadata"]["name"])
         assert log == list(range(log[0], log[0] + len(log))), f"{node}: readings lost or doubled: {log}"
+
+
+def test_pods_that_were_deleted_leave_nothing_on_the_worker(cluster: Cluster) -> None:
+    eventually(lambda: "worker1" not in cluster.pods(""), 90, "no pod on worker1")
+    left = "ls /run/netns; find /run/runu /run/containerd/runc/k8s.io -mindepth 1 -maxdepth 1; ip -o link | grep veth"
+    assert eventually(
+        lambda: cluster.ssh("worker1", f"({left}) 2>/dev/null | wc -l").strip() == "0", 60, "no namespace, state or link left"
+    )
+    groups = "find /sys/fs/cgroup/memory/kubepods -mindepth 2 -type d | wc -l"
+    assert eventually(lambda: cluster.ssh("worker1", f"{groups}").strip() in ("0", "1", "2"), 60, "no pod's control group left")
 
 
 def test_a_host_that_loses_power_shows_not_ready_and_comes_back(cluster: Cluster) -> None:

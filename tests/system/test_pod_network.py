@@ -221,7 +221,7 @@ def test_verify_names_a_route_that_is_missing(cluster: Cluster) -> None:
     assert "pod-router.service is inactive" in verify.output
     cluster.ssh("worker1", "systemctl start pod-router")
     eventually(lambda: any(cidr in route for route in routes(cluster, "worker1")), 30, "the route")
-    cluster.kubectl("delete", "pod", "web", "vm-caller", "program-caller", timeout=120)
+    cluster.kubectl("delete", "pod", "web", "vm-caller", "program-caller", "--wait=false")
 
 
 def test_a_pod_that_asks_for_what_a_virtual_machine_has_not_is_refused_by_name(cluster: Cluster) -> None:
