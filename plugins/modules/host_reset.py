@@ -81,12 +81,14 @@ import glob
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
+CONTAINERS_SECONDS = 60.0
 TOPS = {"/etc": 1, "/opt": 1, "/run": 1, "/usr/local": 2, "/var": 2}
 """Where services keep what is theirs, and how many levels below that a path must be."""
 
@@ -153,13 +155,19 @@ class Reset:
                     raise UnifleetError(f"commands: {' '.join(command)} failed: {said.strip()}")
 
     def containers(self, namespace: str) -> None:
-        """Kill and remove what runs in a namespace of containerd."""
+        """Kill and remove what runs in a namespace of containerd, which itself forgets some of it meanwhile."""
         if self.run("systemctl", "is-active", "--quiet", "containerd.service")[0]:
             return
         for kind, remove in (("tasks", ("rm", "--force")), ("containers", ("rm",))):
-            _status, out = self.run("ctr", "--namespace", namespace, kind, "ls", "--quiet")
-            for name in out.split():
-                self.take(f"{kind[:-1]} {name}", "ctr", "--namespace", namespace, kind, *remove, name)
+            listing = ("ctr", "--namespace", namespace, kind, "ls", "--quiet")
+            names = self.run(*listing)[1].split()
+            self.removed += [f"{kind[:-1]} {name}" for name in names]
+            said, until = "", time.monotonic() + CONTAINERS_SECONDS
+            while names and not self.module.check_mode:
+                if time.monotonic() > until:
+                    raise UnifleetError(f"{kind[:-1]} {names[0]} of containerd does not go: {said.strip()}")
+                said = "".join(self.run("ctr", "--namespace", namespace, kind, *remove, name)[1] for name in names)
+                names = self.run(*listing)[1].split()
 
     def chains(self, beginnings: tuple[str, ...]) -> None:
         """Put the firewall back without our chains, whole tables at a time, as iptables-restore does it: atomically."""
