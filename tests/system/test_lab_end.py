@@ -59,6 +59,11 @@ def test_reset_makes_all_hosts_bare_and_a_second_run_changes_nothing(lab_cluster
     assert again.changed() == {}, again.output[-6000:]
 
 
+def test_site_makes_a_cluster_again_of_hosts_that_were_reset(lab_cluster: Cluster) -> None:
+    lab_cluster.playbook("site")
+    assert all(lab_cluster.ready(node) == "True" for node in ("kvm1", "pi1", "worker1"))
+
+
 def test_lab_down_leaves_the_machine_as_it_was(bare_lab: Cluster, before: frozenset[str]) -> None:
     bare_lab.playbook("lab_down")
     left = footprint() - before
