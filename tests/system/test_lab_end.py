@@ -20,7 +20,8 @@ REMAINS = (
     " /var/lib/etcd/kubernetes /var/lib/docker-registry/* /var/lib/containerd/* /run/netns/* /var/log/pods 2>/dev/null;"
     " ls /sys/class/net | grep -vx -e lo -e eth0;"
     " ps -eo args= | grep -e qemu-system -e runu- -e containerd-shim -e kubelet -e kube- | grep -v -e 'ls -d /etc' -e grep;"
-    " SYSTEMD_COLORS=0 systemctl list-units --plain --no-legend 'unifleet-*' 'kube*' etcd.service virtual-kubelet.service | grep -v unifleet-lab;"
+    " SYSTEMD_COLORS=0 systemctl list-units --plain --no-legend 'unifleet-*' 'kube*' etcd.service virtual-kubelet.service"
+    " | grep -v unifleet-lab;"
     " nft list ruleset 2>/dev/null | grep -i -e unifleet -e KUBE- -e CNI-; ip route show proto 117 2>/dev/null; true"
 )
 """Shell: what site and the pods make of a host. /usr/local/bin is empty on a bare one."""
