@@ -26,7 +26,7 @@ lab-down: prepare ## Take the lab away and leave nothing behind
 demo: prepare ## From nothing to a labelled cluster with a unikernel on the hosts that match
 	@tools/demo
 
-test: prepare guest ## lint, sanity, unit, contract, loopback and system, with the time of each
+test: prepare guest kubernetes ## lint, sanity, unit, contract, loopback and system, with the time of each
 	@tools/run-steps lint+sanity unit contract+loopback system
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
