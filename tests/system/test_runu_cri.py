@@ -23,10 +23,7 @@ from cri_node import Container, CriContainerd, CriNode, Pod, RefusedError, logge
 from runu_host import build, configure, install, wait_for
 from stock_containerd import EACH, programs_of
 from test_runu_containerd import image
-from worker_pods import BUSYBOX, COMMANDS
-
-from ansible_collections.unifleet.hybrid.plugins.module_utils.container_image import ContainerImage, archive
-from ansible_collections.unifleet.hybrid.plugins.module_utils.image_layer import Link
+from worker_pods import busybox
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -54,9 +51,8 @@ def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             (HUNGRY, "kvm/amd64", hungry_guest.build(directory)),
         ):
             made.add_image(reference, image(directory, reference, target, kernel, network=True))
-        files = {"bin/busybox": (BUSYBOX.read_bytes(), True), **{f"bin/{command}": Link("/bin/busybox") for command in COMMANDS}}
         tar = directory / "busybox.tar"
-        tar.write_bytes(archive(ContainerImage(BOX, "amd64", files, args=("/bin/sh",), env=("PATH=/bin",))))
+        tar.write_bytes(busybox(BOX))
         made.add_image(BOX, tar)
         yield made
     finally:
