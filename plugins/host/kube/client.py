@@ -23,7 +23,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiErro
 from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kubeconfig
 from ansible_collections.unifleet.hybrid.plugins.host.kube.pacing import TokenBucket
 from ansible_collections.unifleet.hybrid.plugins.host.kube.sockets import probe_peer
-from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, selectors
+from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, in_pages, selectors
 
 log = logging.getLogger("unifleet.kube")
 
@@ -93,19 +93,7 @@ class KubeApi:
 
     async def list(self, path: str, *, field_selector: str = "", label_selector: str = "") -> tuple[list[Object], str]:
         """All objects of a collection, read in pages, and the resourceVersion to watch from."""
-        items: list[Object] = []
-        params = selectors(field_selector, label_selector)
-        params["limit"] = str(_PAGE)
-        while True:
-            page = await self._call("GET", path, params=params)
-            items.extend(page.get("items") or ())
-            metadata = page.get("metadata") or {}
-            if not metadata.get("continue"):
-                break
-            params["continue"] = metadata["continue"]
-        for item in items:
-            strip(item)
-        return items, str(metadata.get("resourceVersion", ""))
+        return await in_pages(self.get, path, selectors(field_selector, label_selector), _PAGE)
 
     async def create(self, path: str, body: Object) -> Object:
         """POST to a collection (or a subresource such as .../token); returns what the server made of it."""

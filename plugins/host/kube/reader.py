@@ -22,7 +22,7 @@ from typing import Optional
 from ansible_collections.unifleet.hybrid.plugins.host.kube.errors import ApiError, Object, refusal, strip
 from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import Kubeconfig
 from ansible_collections.unifleet.hybrid.plugins.host.kube.sockets import probe_peer
-from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, selectors
+from ansible_collections.unifleet.hybrid.plugins.host.kube.watch import WatchEvent, follow, in_pages, selectors
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
 _PAGE = 50
@@ -55,18 +55,7 @@ class ApiReader:
 
     async def list(self, path: str, *, field_selector: str = "", label_selector: str = "") -> tuple[list[Object], str]:
         """All objects of a collection, read in pages, and the resourceVersion to watch from."""
-        items: list[Object] = []
-        params = {**selectors(field_selector, label_selector), "limit": str(_PAGE)}
-        while True:
-            page = await self.get(path, params)
-            items.extend(page.get("items") or ())
-            metadata = page.get("metadata") or {}
-            if not metadata.get("continue"):
-                break
-            params["continue"] = metadata["continue"]
-        for item in items:
-            strip(item)
-        return items, str(metadata.get("resourceVersion", ""))
+        return await in_pages(self.get, path, selectors(field_selector, label_selector), _PAGE)
 
     def stream(self, path: str, params: Mapping[str, str], silence: float) -> AsyncIterator[bytes]:
         """The body of a GET in the pieces in which it comes; silence: seconds without a byte after which the connection counts as dead."""

@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
@@ -49,6 +49,24 @@ class Source(Protocol):
 
     def stream(self, path: str, params: Mapping[str, str], silence: float) -> AsyncIterator[bytes]:
         """The pieces of an endless answer."""
+
+
+async def in_pages(
+    get: Callable[[str, Mapping[str, str]], Awaitable[Object]], path: str, selection: Mapping[str, str], most: int
+) -> tuple[list[Object], str]:
+    """All objects of a collection, most of them at a time, and the resourceVersion to watch from."""
+    items: list[Object] = []
+    params = {**selection, "limit": str(most)}
+    while True:
+        page = await get(path, params)
+        items.extend(page.get("items") or ())
+        metadata = page.get("metadata") or {}
+        if not metadata.get("continue"):
+            break
+        params["continue"] = metadata["continue"]
+    for item in items:
+        strip(item)
+    return items, str(metadata.get("resourceVersion", ""))
 
 
 class GoneError(Exception):
