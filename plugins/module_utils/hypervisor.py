@@ -13,22 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
+
 _HOST = Path("/")
-_OCI_ARCHITECTURES = {
-    "x86_64": ("amd64", ""),
-    "amd64": ("amd64", ""),
-    "aarch64": ("arm64", "v8"),
-    "arm64": ("arm64", "v8"),
-    "armv8l": ("arm", "v7"),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "armv5tel": ("arm", "v5"),
-    "i386": ("386", ""),
-    "i686": ("386", ""),
-    "riscv64": ("riscv64", ""),
-    "ppc64le": ("ppc64le", ""),
-    "s390x": ("s390x", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -65,11 +52,6 @@ def memory_bytes(root: Path = _HOST) -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def oci_architecture(machine: str) -> tuple[str, str]:
-    """uname's machine in OCI terms: (architecture, variant), as in image indexes. An unknown machine stays as it is."""
-    return _OCI_ARCHITECTURES.get(machine, (machine, ""))
 
 
 def board_model(root: Path = _HOST) -> Optional[str]:

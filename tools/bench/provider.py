@@ -45,6 +45,7 @@ SENT = (
     "plugins/host/machines/*.py",
     "plugins/host/guests/contract.py",
     "plugins/host/guests/plain.py",
+    "plugins/module_utils/architectures.py",
     "plugins/module_utils/errors.py",
     "plugins/module_utils/hypervisor.py",
     "plugins/module_utils/unikernel_profile.py",

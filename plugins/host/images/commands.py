@@ -25,8 +25,8 @@ from ansible_collections.unifleet.hybrid.plugins.host.images.contract import Reg
 from ansible_collections.unifleet.hybrid.plugins.host.images.node_settings import NodeSettings, node_settings
 from ansible_collections.unifleet.hybrid.plugins.host.images.skopeo_program import progress_is_shown, run_skopeo
 from ansible_collections.unifleet.hybrid.plugins.module_utils import oci_layout
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import oci_architecture
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_content import content_of
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_reference import parse_reference
 from ansible_collections.unifleet.hybrid.plugins.module_utils.image_registry import ImageRegistry, Source, parse_source

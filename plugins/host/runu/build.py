@@ -27,7 +27,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.runu import (
     unikernel,
     volumes,
 )
-from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import oci_architecture
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from ansible_collections.unifleet.hybrid.plugins.host.runu import config, lifecy
 from ansible_collections.unifleet.hybrid.plugins.host.runu.bundle import Bundle
 from ansible_collections.unifleet.hybrid.plugins.host.runu.create import create
 from ansible_collections.unifleet.hybrid.plugins.host.runu.state import Record
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import oci_architecture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

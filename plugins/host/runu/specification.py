@@ -15,8 +15,8 @@ import platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.families import family
 from ansible_collections.unifleet.hybrid.plugins.host.runu import document
 from ansible_collections.unifleet.hybrid.plugins.host.runu.unikernel import FAMILY, MEMORY, quantity
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
-from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import oci_architecture
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import parse_profile
 
 TYPE_CHECKING = False

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import control_groups, describe, oci_architecture
+from ansible_collections.unifleet.hybrid.plugins.module_utils.architectures import oci_architecture
+from ansible_collections.unifleet.hybrid.plugins.module_utils.hypervisor import control_groups, describe
 
 pytestmark = pytest.mark.unit
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,33 @@ def imported_by(*modules: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported(modules: tuple[str, ...]) -> None:
     assert not imported_by(*modules) & HEAVY
+
+
+def bundle(directory: Path, kernel: bool) -> Path:
+    """A bundle that runu decides on: of a unikernel of both architectures, or of an ordinary container."""
+    (directory / "rootfs/boot").mkdir(parents=True)
+    (directory / "rootfs/boot/kernel").write_bytes(b"kernel")
+    if kernel:
+        kernels = {"kvm/amd64": "/boot/kernel", "kvm/arm64": "/boot/kernel"}
+        (directory / "rootfs/unikernel.json").write_text(json.dumps({"version": 1, "family": "plain", "kernels": kernels, "memory": "8Mi"}))
+    process = {"cwd": "/", "args": ["/boot/kernel"], "env": ["PATH=/bin"]}
+    (directory / "config.json").write_text(json.dumps({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": process}))
+    return directory
+
+
+@pytest.mark.parametrize(("kernel", "said"), [(False, "this is no unikernel"), (True, "Not a directory")], ids=["runc's", "a unikernel's"])
+def test_a_create_imports_nothing_heavy_on_its_way(tmp_path: Path, kernel: bool, said: str) -> None:
+    """As far as a create comes that finds no runc, or no room for its state: everything that it does before it forks."""
+    (tmp_path / "runu.json").write_text(json.dumps({"runc": str(tmp_path / "missing")}))
+    (tmp_path / "file").touch()
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'collections')!r})\nfrom {ROOM}.main import run\n"
+    code += "code = run(sys.argv[1:])\nprint(*sorted(sys.modules))\nsys.exit(code)"
+    argv = ["--root", str(tmp_path / "file/state"), "create", "--bundle", str(bundle(tmp_path / "b", kernel)), "c"]
+    environment = {**os.environ, "UNIFLEET_RUNU_CONFIG": str(tmp_path / "runu.json")}
+    done = subprocess.run([sys.executable, "-ISE", "-c", code, *argv], check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not set(done.stdout.split()) & HEAVY
 
 
 def test_a_module_that_was_put_off_comes_when_it_is_asked_for() -> None:
