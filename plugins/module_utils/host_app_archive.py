@@ -148,9 +148,9 @@ def pack(root: Path, programs: Mapping[str, str], files: Mapping[str, Path], pyt
         if not root.joinpath("plugins", "host", package, "main.py").is_file():
             raise UnifleetError(f"program {name} wants plugins/host/{package}/main.py, which is not there", "check the program's package")
         entries[f"bin/{name}"] = Entry(f"bin/{name}", launcher, executable=True)
-        for source in sorted(root.joinpath("plugins", "host", package).glob("*.py")):  # all: it may start one of its files by path
-            for path, content in reachable(root, f"{HOST_ROOM}.{package}.{source.stem}").items():
-                entries[f"lib/{path}"] = Entry(f"lib/{path}", content)
+        own = sorted(root.joinpath("plugins", "host", package).glob("*.py"))  # all: it may start one of its files by path
+        for path, content in reachable(root, *(f"{HOST_ROOM}.{package}.{source.stem}" for source in own)).items():
+            entries[f"lib/{path}"] = Entry(f"lib/{path}", content)
     for destination, source in files.items():
         inside = PurePosixPath(destination)
         if inside.is_absolute() or ".." in inside.parts or inside.parts[:1] in {(), ("bin",), ("lib",)} or len(inside.parts) < 2:
@@ -168,10 +168,10 @@ def pack(root: Path, programs: Mapping[str, str], files: Mapping[str, Path], pyt
     return App(f"{collection_version(root)}+{digest[:8]}", tuple(sorted(programs)), ordered)
 
 
-def reachable(root: Path, module: str) -> dict[str, bytes]:
-    """Path -> source of a module, of all that it imports from the collection, and of their parent packages."""
+def reachable(root: Path, *modules: str) -> dict[str, bytes]:
+    """Path -> source of modules, of all that they import from the collection, and of their parent packages."""
     sources: dict[str, bytes] = {}
-    todo = [(Import(module, 0), "the program")]
+    todo = [(Import(module, 0), "the program") for module in modules]
     seen: set[str] = set()
     while todo:
         wanted, importer = todo.pop()

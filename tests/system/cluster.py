@@ -127,22 +127,39 @@ class Cluster:
         return {p["spec"].get("nodeName", ""): p for p in items if "deletionTimestamp" not in p["metadata"]}
 
     def ssh(self, host: str, *command: str, check: bool = True) -> str:
-        """The standard output of a command on a lab host, by way of Ansible's own connection."""
-        ask = ["ansible", "-i", str(self.inventory), host, "-m", "ansible.builtin.raw", "-a", " ".join(command)]
-        extra = [word for key, value in self.variables.items() for word in ("-e", f"{key}={value}")]
+        """The output of a shell command on a lab host, as root, over one connection that is kept for a while."""
+        keys = self.directory / "ssh"
+        options = {
+            "IdentityFile": keys / "id_ed25519",
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": keys / "known_hosts",
+            "ServerAliveInterval": 5,
+            "ControlMaster": "auto",
+            "ControlPath": keys / "%h",
+            "ControlPersist": 30,
+            "LogLevel": "ERROR",
+        }
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
         done = subprocess.run(
-            [str(BIN / ask[0]), *ask[1:], *extra],
-            cwd=ROOT,
-            capture_output=True,
+            ["ssh", *words, f"root@{self._addresses[host]}", " ".join(command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=120,
         )
         if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        lines = done.stdout.replace("\r", "").splitlines()[1:]
-        return "\n".join(line for line in lines if not line.startswith("Shared connection to"))
+            assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    @cached_property
+    def _addresses(self) -> dict[str, str]:
+        """The hosts' addresses, as Ansible reads them from the inventory."""
+        listed = subprocess.run(
+            [str(BIN / "ansible-inventory"), "-i", str(self.inventory), "--list"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+        return {host: str(variables["ansible_host"]) for host, variables in json.loads(listed)["_meta"]["hostvars"].items()}
 
 
 def lab_beside(directory: Path, name: str, third: int) -> Cluster:
