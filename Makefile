@@ -27,7 +27,7 @@ demo: prepare ## From nothing to a labelled cluster with a unikernel on the host
 	@tools/demo
 
 test: prepare guest kubernetes ## lint, sanity, unit, contract, loopback and system, with the time of each
-	@tools/run-steps lint+sanity unit contract+loopback system
+	@tools/run-steps system+lint+sanity+unit contract+loopback
 
 lint: prepare ## ruff, mypy, import-linter, ansible-lint (production)
 	@$(VENV)/bin/python tools/lint.py
@@ -50,15 +50,16 @@ contract: prepare guest ## One suite for every kind of machine, on a host like t
 loopback: prepare guest kubernetes ## Agents, control plane, registry and guests, for real but without hosts
 	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and not wide and not cgroup2' -n 3 --dist loadfile --no-loadscope-reorder --durations=12
 
-wide: prepare guest kubernetes ## What contract and loopback promise, on further versions, hypervisors, machines and kernels: before a release
+wide: prepare guest kubernetes ## What contract, loopback and system promise, on further versions, hypervisors, machines and kernels: before a release
 	@tools/contract pi1
 	@$(VENV)/bin/python -m pytest tests/system -v -m 'system and not lab and wide' -n 2 --dist loadfile --durations=12
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'lab and wide' --ignore=tests/system/test_lab.py --durations=12
 
 cgroup2: prepare guest kubernetes ## runu and the worker's roles on an emulated Debian 13: cgroup version 2, systemd's driver, containerd 1.7
 	@$(VENV)/bin/python -m pytest tests/system -v -m cgroup2 --durations=12
 
 system: prepare guest ## The lab cluster with everything real
-	@$(VENV)/bin/python -m pytest tests/system -v -m lab --ignore=tests/system/test_lab.py
+	@$(VENV)/bin/python -m pytest tests/system -v -m 'lab and not wide' --ignore=tests/system/test_lab.py --durations=12
 
 lab-test: prepare ## The lab's own crashes and power cuts; compares the whole machine, so nothing else may run beside it
 	@$(VENV)/bin/python -m pytest tests/system/test_lab.py -v

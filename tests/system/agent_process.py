@@ -19,6 +19,7 @@ from typing import Any, Optional
 
 import pytest
 
+from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from tests.system.local_cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 60.0, every: float = 0.1)
             result = what()
             if result:
                 return result
-        except (AssertionError, subprocess.CalledProcessError, KeyError):
+        except (AssertionError, subprocess.CalledProcessError, UnifleetError, KeyError):
             if time.monotonic() > deadline:
                 raise
         assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
@@ -121,8 +122,7 @@ class AgentProcess:
 
 
 def get_node(cluster: LocalCluster, name: str) -> dict[str, Any]:
-    node: dict[str, Any] = json.loads(cluster.kubectl("get", "node", name, "-o", "json"))
-    return node
+    return cluster.get(f"/api/v1/nodes/{name}")
 
 
 def condition(node: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -130,14 +130,14 @@ def condition(node: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def renew_time(cluster: LocalCluster, name: str) -> str:
-    return cluster.kubectl("-n", "kube-node-lease", "get", "lease", name, "-o", "jsonpath={.spec.renewTime}")
+    return str(cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")["spec"]["renewTime"])
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster() as running:
         # The controllers that sign requests are up once they have made this one.
-        wait_for(lambda: running.kubectl("-n", "default", "get", "serviceaccount", "default", "-o", "name"), 60)
+        wait_for(lambda: running.get("/api/v1/namespaces/default/serviceaccounts/default"), 60)
         yield running
 
 

@@ -65,9 +65,19 @@ class _Program:
 class LocalCluster:
     """One cluster; a context manager. Nothing of it is left afterwards, unless a directory was given: that one is kept."""
 
-    def __init__(self, directory: Optional[Path] = None, address: str = "127.0.0.1", signing_hours: int = 24, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Optional[Path] = None,
+        address: str = "127.0.0.1",
+        signing_hours: int = 24,
+        pod_networks: bool = False,
+        **settings: Any,
+    ) -> None:
+        """pod_networks: nodes get a podCIDR. Kubernetes 1.20 waits ten seconds before that, with all its controllers."""
         self._given = directory
         self.address = address
+        if not pod_networks:
+            settings["extra"] = {"kube-controller-manager": {"allocate-node-cidrs": "false"}}
         self._settings = settings
         self._signing_hours = signing_hours
         self._programs: dict[str, _Program] = {}
@@ -126,6 +136,11 @@ class LocalCluster:
         path.touch(0o600)
         path.write_text(json.dumps(document), encoding="utf-8")
         return path
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """What the API server answers the administrator: for what is asked again and again, as a kubectl takes a tenth of a second each."""
+        with self.api() as api:
+            return api.get(path, **query)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of kubectl as administrator; CalledProcessError when it fails."""
@@ -212,10 +227,6 @@ class LocalCluster:
 
     def _stop(self) -> None:
         for program in reversed(list(self._programs.values())):
-            if self._given:
-                program.process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    program.process.wait(10)
             program.process.kill()
             program.process.wait()
         self._programs.clear()
@@ -245,9 +256,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run a Kubernetes control plane on loopback until Ctrl-C or SIGTERM.")
     parser.add_argument("--directory", type=Path, help="keep the cluster's state here (default: a directory that goes with it)")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--pod-networks", action="store_true", help="give nodes a podCIDR")
     parser.add_argument("--signing-hours", type=int, default=24, help="life of the certificates that nodes get (default: %(default)s)")
     options = parser.parse_args()
-    with LocalCluster(options.directory, options.address, options.signing_hours) as cluster:
+    with LocalCluster(options.directory, options.address, options.signing_hours, options.pod_networks) as cluster:
         facts = {"kubeconfig": str(cluster.kubeconfig), "ca": str(cluster.ca), "server": cluster.server, "token": cluster.bootstrap_token()}
         print(json.dumps({**facts, "pids": cluster.pids()}), flush=True)
         with _until_interrupted():

@@ -40,16 +40,23 @@ def front(registry: LoopbackRegistry) -> Iterator[Proxy]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalCluster]:
+    with LocalCluster() as running:
+        yield running
+
+
 @pytest.fixture
-def cluster(front: Proxy, tmp_path: Path) -> Iterator[Cluster]:
-    with LocalCluster() as local:
-        images: Any = ImageStore(tmp_path / "store", front.address, (front.address,), "amd64", hypervisor="simulated")
-        settings = PodSettings(log_directory=tmp_path / "logs", token_directory=tmp_path / "tokens", retry=Curve(2.0, 4.0))
-        agent = SimulatedAgent(local, tmp_path / "agent", images=images, settings=settings).start()
-        try:
-            yield Cluster(local, agent)
-        finally:
-            agent.stop()
+def cluster(local: LocalCluster, front: Proxy, tmp_path: Path) -> Iterator[Cluster]:
+    images: Any = ImageStore(tmp_path / "store", front.address, (front.address,), "amd64", hypervisor="simulated")
+    settings = PodSettings(log_directory=tmp_path / "logs", token_directory=tmp_path / "tokens", retry=Curve(2.0, 4.0))
+    agent = SimulatedAgent(local, tmp_path / "agent", images=images, settings=settings).start()
+    try:
+        yield Cluster(local, agent)
+    finally:
+        agent.stop()
+        local.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
+        local.kubectl("delete", "node", agent.name)
 
 
 def push_hostile(address: str, directory: Path) -> None:
@@ -84,7 +91,7 @@ def waiting(cluster: Cluster, name: str) -> dict[str, str]:
 
 
 def told(cluster: Cluster, name: str) -> list[tuple[str, str]]:
-    listed = json.loads(cluster.cluster.kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", "json"))
+    listed = cluster.cluster.get("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={name}")
     return [(event["reason"], event["message"]) for event in listed["items"]]
 
 

@@ -64,8 +64,7 @@ class Cluster:
         self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(body))
 
     def pod(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.cluster.kubectl("get", "pod", name, "-o", "json"))
-        return found
+        return self.cluster.get(f"/api/v1/namespaces/default/pods/{name}")
 
     def state(self, name: str) -> dict[str, Any]:
         statuses = self.pod(name)["status"].get("containerStatuses") or [{}]
@@ -76,7 +75,7 @@ class Cluster:
         return str(self.pod(name)["status"]["phase"])
 
     def events(self, name: str) -> dict[str, str]:
-        listed = json.loads(self.cluster.kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", "json"))
+        listed = self.cluster.get("/api/v1/namespaces/default/events", fieldSelector=f"involvedObject.name={name}")
         return {event["reason"]: event["message"] for event in listed["items"]}
 
     def delete(self, name: str, *options: str) -> float:

@@ -115,7 +115,7 @@ class Worker:
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     with network() as net, node(net[1]) as host:  # pylint does not see that a pair's second is assigned by then
         host.run(f"ip address add {GUEST}/24 dev eth1 && ip link set eth1 up")
-        with inside(net[0]), LocalCluster(address=GATEWAY) as cluster:
+        with inside(net[0]), LocalCluster(address=GATEWAY, pod_networks=True) as cluster:
             inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
             inventory.write_text(yaml.safe_dump(hosts(host, cluster)))
             made = Worker(host, cluster, inventory)

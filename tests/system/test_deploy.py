@@ -20,7 +20,7 @@ import worker_pods
 import yaml
 from cluster import ROOT, Cluster, eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.lab, pytest.mark.wide, pytest.mark.timeout(1200)]
 
 REGISTRY = "10.77.9.11:5000"
 CONFIG = "/etc/containerd/config.toml"

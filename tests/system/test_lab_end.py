@@ -60,7 +60,10 @@ def test_reset_makes_all_hosts_bare_and_a_second_run_changes_nothing(lab_cluster
     assert again.changed() == {}, again.output[-6000:]
 
 
+@pytest.mark.wide
 def test_site_makes_a_cluster_again_of_hosts_that_were_reset(lab_cluster: Cluster) -> None:
+    if lab_cluster.kubeconfig.exists():
+        lab_cluster.playbook("reset", "-e", "reset_confirmed=true")
     lab_cluster.playbook("site")
     lab_cluster.playbook("verify")
     # By kubectl, which reads the kubeconfig anew: this is another cluster, with another authority.

@@ -27,7 +27,7 @@ NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "stock", "label
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     with LocalCluster() as running:
-        wait_for(lambda: running.kubectl("-n", "default", "get", "serviceaccount", "default", "-o", "name"), 60)
+        wait_for(lambda: running.get("/api/v1/namespaces/default/serviceaccounts/default"), 60)
         running.kubectl("create", "-f", "-", stdin=json.dumps(NODE))
         yield running
 

@@ -89,6 +89,10 @@ class PeerNodes:
         """The networks of the other nodes' pods."""
         return frozenset(network for peer in self._peers.values() for network in peer.networks)
 
+    def look(self) -> None:
+        """Somebody may have changed the host's routes."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Follow them until cancelled; the routes stay."""
         await run_together([self._follow(), self._hold()])

@@ -44,6 +44,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.kubelet.stacks import stac
 from ansible_collections.unifleet.hybrid.plugins.host.kubelet.version import KUBELET_VERSION
 from ansible_collections.unifleet.hybrid.plugins.host.machines.console_log import ConsoleLog
 from ansible_collections.unifleet.hybrid.plugins.host.machines.contract import Machines
+from ansible_collections.unifleet.hybrid.plugins.host.machines.network_events import NetworkEvents
 from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_firewall import PodFirewall
 from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_routes import PodRoutes
 from ansible_collections.unifleet.hybrid.plugins.host.machines.registry import MachinesSettings, open_bridge, open_machines
@@ -181,7 +182,10 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: log.info("asked what is going on:\n%s", stacks()))
         works: list[Awaitable[None]] = [node.run(), events.run(), server.run(), care.run(), self._pods_when_registered(node, pods)]
         if self.bridge is not None or routes is not None:
-            works += [network.run(), self._peers_when_registered(node, peers)]
+            changes = NetworkEvents()
+            changes.subscribe(network.look)
+            changes.subscribe(peers.look)
+            works += [network.run(), self._peers_when_registered(node, peers), changes.run()]
         if config.kubeconfig is None:
             works.append(keep(client_certificate(config), api, lambda: node_identity(name), api.reload, needs_itself=True))
             works.append(serving.run(api))

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network of this node's virtual machines: their addresses, the bridge they hang on, and the firewall that keeps them honest.
 
-The bridge is made once the control plane has given the node a podCIDR, looked at every half minute, and mended when somebody took it
-away. A machine is started only when bridge and firewall are as they should be; until then its pod waits with the reason in its status and
-an event. Machines that run are left as they are, whatever happens here.
+The bridge is made once the control plane has given the node a podCIDR, looked at when something of the host's network changed and every
+half minute, and mended when somebody took it away. A machine is started only when bridge and firewall are as they should be; until then
+its pod waits with the reason in its status and an event. Machines that run are left as they are, whatever happens here.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class PodNetwork:
         self._subscribers: list[Callable[[], None]] = []
         self._laid: tuple[str, ...] = ()
         self._wake = asyncio.Event()
+        self._look = False
         self._one_at_a_time = asyncio.Lock()
         self.pool: Optional[AddressPool] = None
         self.health: Optional[Health] = None
@@ -131,6 +132,11 @@ class PodNetwork:
         """changed() is called when health changes."""
         self._subscribers.append(changed)
 
+    def look(self) -> None:
+        """Somebody may have changed the host's network."""
+        self._look = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Hold the network until cancelled."""
         while True:
@@ -139,7 +145,8 @@ class PodNetwork:
             with contextlib.suppress(asyncio.TimeoutError):
                 woken = await asyncio.wait_for(self._wake.wait(), wait)
             self._wake.clear()
-            await self._hold(look=not woken or self.health is None)
+            look, self._look = self._look or not woken or self.health is None, False
+            await self._hold(look=look)
 
     async def _hold(self, look: bool) -> str:
         """Have bridge and firewall as they should be; why they are not, or "". look: at the bridge too, should nothing have changed."""

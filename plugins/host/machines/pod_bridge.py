@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import time
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import Unif
 _LOG = logging.getLogger(__name__)
 _OURS = uuid.UUID("6c1cfd7c-5f0e-4c3e-9d3c-0f4b8a4d9e51")
 _LINKS = Path("/sys/class/net")
+_TAP_SECONDS = 0.5
 
 
 def network_uuid(name: str) -> str:
@@ -141,11 +143,18 @@ class PodBridge:
 
     def _hang_taps(self) -> bool:
         """Bring back the taps of running machines, which a bridge that is made anew has lost."""
-        loose = [tap for tap in _LINKS.glob(f"{TAP_PREFIX}*") if not (tap / "master").exists()]
-        for tap in loose:
+        loose = _loose_taps()
+        if loose:  # libvirt makes a tap first and hangs it on the bridge then, and fails when somebody else was quicker
+            time.sleep(_TAP_SECONDS)
+            loose &= _loose_taps()
+        for tap in sorted(loose):
             ip("link", "set", "dev", tap.name, "master", self.name)
             _LOG.warning("%s was on no bridge, and is on %s again", tap.name, self.name)
         return bool(loose)
+
+
+def _loose_taps() -> set[Path]:
+    return {tap for tap in _LINKS.glob(f"{TAP_PREFIX}*") if not (tap / "master").exists()}
 
 
 def _said(error: Exception) -> str:

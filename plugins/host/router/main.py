@@ -20,6 +20,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -29,6 +30,7 @@ from ansible_collections.unifleet.hybrid.plugins.host.daemon.together import run
 from ansible_collections.unifleet.hybrid.plugins.host.kube.kubeconfig import load_kubeconfig
 from ansible_collections.unifleet.hybrid.plugins.host.kube.peer_nodes import PeerNodes
 from ansible_collections.unifleet.hybrid.plugins.host.kube.reader import ApiReader
+from ansible_collections.unifleet.hybrid.plugins.host.machines.network_events import NetworkEvents
 from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_forwarding import PodForwarding
 from ansible_collections.unifleet.hybrid.plugins.host.machines.pod_routes import PodRoutes
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -66,8 +68,8 @@ def forwarding_of(options: argparse.Namespace) -> Optional[PodForwarding]:
     return PodForwarding(str(cidr), table, Path(file))
 
 
-async def keep_forwarding(forwarding: PodForwarding) -> None:
-    """Look after the firewall every half minute, until cancelled."""
+async def keep_forwarding(forwarding: PodForwarding, changed: asyncio.Event) -> None:
+    """Look after the firewall when something changed and every half minute, until cancelled."""
     said = ""
     while True:
         try:
@@ -77,15 +79,21 @@ async def keep_forwarding(forwarding: PodForwarding) -> None:
             if str(error) != said:
                 said = str(error)
                 LOG.warning("the firewall cannot be looked after: %s", error)
-        await asyncio.sleep(_LOOK_SECONDS)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+        changed.clear()
 
 
 async def work(kubeconfig: Path, node: str, forwarding: Optional[PodForwarding], notifier: Notifier) -> None:
     """Keep the routes until cancelled."""
     api = ApiReader(lambda: load_kubeconfig(kubeconfig), user_agent="unifleet-pod-router")
-    works: list[Awaitable[None]] = [PeerNodes(api, node, PodRoutes()).run(), notifier.feed_watchdog()]
+    peers, changes = PeerNodes(api, node, PodRoutes()), NetworkEvents()
+    changes.subscribe(peers.look)
+    works: list[Awaitable[None]] = [peers.run(), changes.run(), notifier.feed_watchdog()]
     if forwarding is not None:
-        works.append(keep_forwarding(forwarding))
+        changed = asyncio.Event()
+        changes.subscribe(changed.set)
+        works.append(keep_forwarding(forwarding, changed))
     notifier.tell("READY=1")
     await run_together(works)
 
