@@ -28,9 +28,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PROFILE_PATH = "unikernel.json"
 """Where in an image the profile is, below its root."""
@@ -116,9 +119,9 @@ class ExitRule:
 
     prefix: str = ""
     codes: Mapping[int, int] = field(default_factory=dict)
-    silent: Optional[int] = None
+    silent: int | None = None
 
-    def code(self, console_tail: bytes, said: Optional[int]) -> Optional[int]:
+    def code(self, console_tail: bytes, said: int | None) -> int | None:
         """The exit code, 0 to 255, or None. said: what the family read from the same console."""
         if self.prefix:
             line = console_tail.rstrip(b"\r\n").rpartition(b"\n")[2]
@@ -152,18 +155,18 @@ class Profile:
 
     family: str
     kernels: Mapping[str, str]
-    initrd: Optional[str] = None
+    initrd: str | None = None
     memory_bytes: int = 0
-    can_shut_down: Optional[bool] = None
+    can_shut_down: bool | None = None
     network: bool = False
     initrds: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, Hardware] = field(default_factory=dict)
-    exit_rule: Optional[ExitRule] = None
+    exit_rule: ExitRule | None = None
     family_version: str = ""
     parameters: tuple[str, ...] = ()
-    tender: Optional[str] = None
+    tender: str | None = None
 
-    def initrd_of(self, target: str) -> Optional[str]:
+    def initrd_of(self, target: str) -> str | None:
         """The path of the initial RAM disk that this target's kernel gets; a process gets none."""
         return None if target.startswith("process/") else self.initrds.get(target, self.initrd)
 

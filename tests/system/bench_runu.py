@@ -68,7 +68,7 @@ def bare_qemu(kernel: Path, *, paused: bool) -> float:
 
 
 def runu_start(runu: Runu, number: int) -> tuple[float, float, float]:
-    """Seconds of create, of start until the first byte, and from the monitor's resume (its mark in the state directory) to that byte."""
+    """Seconds of create, of start until the first byte, and from the monitor's resume, of which it tells the time, to that byte."""
     bundle = make_bundle(runu.directory / f"b{number}", runu.group, *ARGS)
     read, write = os.pipe()
     argv = [str(runu.program), "--root", str(runu.root)]
@@ -81,8 +81,8 @@ def runu_start(runu: Runu, number: int) -> tuple[float, float, float]:
     begun = time.perf_counter()
     with subprocess.Popen([*argv, "start", f"c{number}"], env=environment):
         first_byte(read)
-        taken, wall = time.perf_counter() - begun, time.time()
-    resumed = wall - (runu.root / f"c{number}" / "started").stat().st_mtime
+        taken, wall = time.perf_counter() - begun, time.time_ns()
+    resumed = (wall - int((runu.root / f"c{number}" / "started").read_text())) / 1e9  # a file's time of change may be 4 ms too early
     runu.wait(f"c{number}")
     subprocess.run([*argv, "delete", f"c{number}"], check=True, env=environment)
     os.close(read)

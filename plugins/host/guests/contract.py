@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # typing takes longer to import than all that a start of a container wants to know of its guest
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,11 @@ class Guest(Protocol):
     can_shut_down: bool
     """Whether the guest ends by itself when asked (ACPI power button, xenstore); an image's profile may override it."""
 
-    def command_line(
-        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
-    ) -> str:
+    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> str:
         """The kernel command line for these arguments. Raises UnifleetError when the dialect cannot carry one of them."""
 
     def hardware(self, platform: Platform) -> GuestHardware:
         """What the guest wants to find on such a host."""
 
-    def exit_code(self, console_tail: bytes) -> Optional[int]:
+    def exit_code(self, console_tail: bytes) -> int | None:
         """The exit code that the guest wrote at the end of its console, or None when it wrote none."""

@@ -5,19 +5,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping
 
-from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest
-from ansible_collections.unifleet.hybrid.plugins.host.guests.linux import LinuxGuest
-from ansible_collections.unifleet.hybrid.plugins.host.guests.mirage import MirageGuest
-from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
-from ansible_collections.unifleet.hybrid.plugins.host.guests.unikraft import UnikraftGuest
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 
-_GUESTS = (PlainGuest(), UnikraftGuest(), MirageGuest(), LinuxGuest())
-FAMILIES: Mapping[str, Guest] = MappingProxyType({guest.family: guest for guest in _GUESTS})
-"""Family name -> the one object that speaks its dialect; they hold no state."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Guest
+
+
+def _plain() -> Guest:
+    from ansible_collections.unifleet.hybrid.plugins.host.guests.plain import PlainGuest
+
+    return PlainGuest()
+
+
+def _unikraft() -> Guest:
+    from ansible_collections.unifleet.hybrid.plugins.host.guests.unikraft import UnikraftGuest
+
+    return UnikraftGuest()
+
+
+def _mirage() -> Guest:
+    from ansible_collections.unifleet.hybrid.plugins.host.guests.mirage import MirageGuest
+
+    return MirageGuest()
+
+
+def _linux() -> Guest:
+    from ansible_collections.unifleet.hybrid.plugins.host.guests.linux import LinuxGuest
+
+    return LinuxGuest()
+
+
+class _Families(Mapping[str, "Guest"]):
+    """Name -> family. Each is imported when it is asked for: a start of a container needs one of them."""
+
+    makers: Mapping[str, Callable[[], Guest]] = {"plain": _plain, "unikraft": _unikraft, "mirage": _mirage, "linux": _linux}
+
+    def __getitem__(self, name: str) -> Guest:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+FAMILIES: Mapping[str, Guest] = _Families()
+"""Family name -> an object that speaks its dialect; they hold no state."""
 
 
 def family(name: str) -> Guest:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import ANY, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.words import (
@@ -52,9 +51,7 @@ class LinuxGuest:
     family = "linux"
     can_shut_down = False
 
-    def command_line(
-        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
-    ) -> str:
+    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> str:
         """The kernel command line. Raises UnifleetError naming what cannot be carried.
 
         quiet keeps the kernel's own chatter out of the pod's log; panic=-1 ends the machine when /init ends.
@@ -78,7 +75,7 @@ class LinuxGuest:
         machine = "virt" if platform.architecture in ("arm64", "arm", "riscv64") else ""
         return GuestHardware(machine=machine, memory_bytes=256 << 20, memory_least=16 << 20)
 
-    def exit_code(self, console_tail: bytes) -> Optional[int]:
+    def exit_code(self, console_tail: bytes) -> int | None:
         """How /init ended, which the kernel says as it panics for it: its exit code, or 128+n for signal n; 134 for any other panic.
 
         A program that powers the machine off says no code. What stands last counts.
@@ -126,7 +123,7 @@ def _word(text: str, what: str) -> str:
     raise UnifleetError(f"{what} has its \" in a place where Linux's command line cannot carry it", 'take the " out, or encode the value')
 
 
-def _read_back(spelling: bytes) -> Optional[bytes]:
+def _read_back(spelling: bytes) -> bytes | None:
     """What next_arg() and repair_env_string() make of a word that others follow; None when it is not one word.
 
     isspace() is true for byte 0xA0, which many letters have in UTF-8 (the second of \u00e0).

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import ANY, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.words import check_length, check_parameters, check_text, last_match, on_link
@@ -36,16 +35,14 @@ class MirageGuest:
     family = "mirage"
     can_shut_down = False
 
-    def command_line(
-        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
-    ) -> str:
+    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> str:
         """The kernel command line. Name servers have no common key: an image that needs them has one of its own.
 
         Raises UnifleetError naming the argument that cannot be carried, and for any variable: there is no environment.
         """
         return check_length(" ".join(self.words(args, env, network, platform)), LINE_MOST, "Solo5")
 
-    def words(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY) -> list[str]:
+    def words(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> list[str]:
         """The command line's words as a tender takes them: one argument each, which it joins with spaces."""
         if env:
             raise UnifleetError(
@@ -73,7 +70,7 @@ class MirageGuest:
             return GuestHardware(memory_bytes=32 << 20, memory_least=MEMORY_LEAST)
         return GuestHardware(machine="pc", memory_bytes=32 << 20, memory_least=MEMORY_LEAST, debug_exit=0x501)
 
-    def exit_code(self, console_tail: bytes) -> Optional[int]:
+    def exit_code(self, console_tail: bytes) -> int | None:
         """What the unikernel gave solo5_exit(), or 134 after solo5_abort(); nothing is said with --solo5:quiet."""
         last = last_match(_EXITED, console_tail)
         if last is None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import ANY, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -32,9 +31,7 @@ class PlainGuest:
     family = "plain"
     can_shut_down = True
 
-    def command_line(
-        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
-    ) -> str:
+    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> str:
         """The kernel command line. The network travels as UNIFLEET_ADDRESS, UNIFLEET_GATEWAY and UNIFLEET_NAMESERVERS (the last wins).
 
         Raises UnifleetError naming the argument or variable that cannot be carried, or when all of it is too long.
@@ -61,7 +58,7 @@ class PlainGuest:
         """Any machine type; the least memory that QEMU's machines start with."""
         return GuestHardware(machine="virt" if platform.architecture == "arm64" else "", memory_bytes=8 << 20, memory_least=2 << 20)
 
-    def exit_code(self, console_tail: bytes) -> Optional[int]:
+    def exit_code(self, console_tail: bytes) -> int | None:
         """The code in the very last line; None when that line is anything else, so that what the workload printed before is no matter."""
         found = _EXIT.search(console_tail)
         if found is None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import ANY, GuestHardware, Network, Platform
 from ansible_collections.unifleet.hybrid.plugins.host.guests.words import (
@@ -50,9 +49,7 @@ class UnikraftGuest:
     family = "unikraft"
     can_shut_down = False
 
-    def command_line(
-        self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Optional[Network], platform: Platform = ANY
-    ) -> str:
+    def command_line(self, args: Sequence[str], env: Sequence[tuple[str, str]], network: Network | None, platform: Platform = ANY) -> str:
         """The kernel command line. Of the name servers the first two are told. Raises UnifleetError naming what cannot be carried."""
         current = _is_current(platform.version)
         words = [*check_parameters(platform.parameters)]
@@ -75,7 +72,7 @@ class UnikraftGuest:
         machine = "virt" if platform.architecture == "arm64" else "pc"
         return GuestHardware(machine=machine, memory_bytes=64 << 20, memory_least=2 << 20)
 
-    def exit_code(self, console_tail: bytes) -> Optional[int]:
+    def exit_code(self, console_tail: bytes) -> int | None:
         """What main() returned, if the kernel was built to say so, or 134 after a crash. Unikraft cannot hand it to the hypervisor."""
         returned, crashed = (last_match(pattern, console_tail) for pattern in (_RETURNED, _CRASHED))
         if crashed is not None and (returned is None or returned.start() < crashed.start()):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.guests.contract import Network
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -80,7 +79,7 @@ def on_link(network: Network) -> ipaddress.IPv4Interface:
     raise UnifleetError(f"the pod's network {network.address} by {network.gateway} cannot be told to a unikernel")
 
 
-def last_match(pattern: re.Pattern[bytes], text: bytes) -> Optional[re.Match[bytes]]:
+def last_match(pattern: re.Pattern[bytes], text: bytes) -> re.Match[bytes] | None:
     """The last place where the pattern is found."""
     found = None
     for each in pattern.finditer(text):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
 from ansible_collections.unifleet.hybrid.plugins.module_utils.unikernel_profile import ExitRule, Hardware, Profile
@@ -35,7 +34,7 @@ class Image:
     env: tuple[tuple[str, str], ...] = ()
     working_directory: str = "/"
     user: str = ""
-    profile: Optional[Profile] = None
+    profile: Profile | None = None
     size: int = field(default=0, compare=False)
 
 
@@ -54,14 +53,14 @@ class Bootable:
     architecture: str
     kernel: Path
     family: str
-    initrd: Optional[Path] = None
+    initrd: Path | None = None
     memory_bytes: int = 0
-    can_shut_down: Optional[bool] = None
+    can_shut_down: bool | None = None
     network: bool = False
     why: str = ""
     target: str = ""
     hardware: Hardware = field(default_factory=Hardware)
-    exit_rule: Optional[ExitRule] = None
+    exit_rule: ExitRule | None = None
     family_version: str = ""
     parameters: tuple[str, ...] = ()
     tender: str = ""

@@ -146,7 +146,7 @@ def command_line_of(plan: Plan, told: Optional[Network], has_initrd: bool) -> st
 
 def _oom_score(score: int, ends: Ends) -> None:
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
             file.write(str(max(-1000, min(1000, score))))
     except OSError as error:
         ends.tell("warning", f"oomScoreAdj {score} cannot be set: {error.strerror}")

@@ -96,9 +96,9 @@ def make(tree: Tree, directories: list[str]) -> None:
 def _enable_controllers(directory: str) -> None:
     """As runc does: each controller by itself, and what is refused (domain with processes, not delegated) is left."""
     try:
-        with open(f"{directory}/cgroup.controllers", encoding="ascii") as file:
+        with open(f"{directory}/cgroup.controllers", encoding="utf-8") as file:
             offered = set(file.read().split())
-        with open(f"{directory}/cgroup.subtree_control", encoding="ascii") as file:
+        with open(f"{directory}/cgroup.subtree_control", encoding="utf-8") as file:
             offered -= set(file.read().split())
     except OSError:
         return
@@ -109,10 +109,10 @@ def _enable_controllers(directory: str) -> None:
 def _inherit_cpuset(above: str, here: str) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
         try:
-            with open(f"{here}/{name}", encoding="ascii") as file:
+            with open(f"{here}/{name}", encoding="utf-8") as file:
                 if file.read().strip():
                     continue
-            with open(f"{above}/{name}", encoding="ascii") as file:
+            with open(f"{above}/{name}", encoding="utf-8") as file:
                 _write(f"{here}/{name}", file.read().strip(), must=False)
         except OSError:
             continue
@@ -216,7 +216,7 @@ def least_limit(directory: str) -> Optional[int]:
     while here.startswith(f"{MOUNTED}/"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             try:
-                with open(f"{here}/{name}", encoding="ascii") as file:
+                with open(f"{here}/{name}", encoding="utf-8") as file:
                     text = file.read().strip()
             except OSError:
                 continue
@@ -231,7 +231,7 @@ def processes(directories: list[str]) -> list[int]:
     found: list[int] = []
     for directory in directories:
         try:
-            with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+            with open(f"{directory}/cgroup.procs", encoding="utf-8") as file:
                 found += [int(line) for line in file if int(line) not in found]
         except OSError:
             continue

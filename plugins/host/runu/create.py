@@ -16,7 +16,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from ansible_collections.unifleet.hybrid.plugins.host.runu import cgroups, document, hooks, later
+from ansible_collections.unifleet.hybrid.plugins.host.runu import cgroups, document, hooks
 from ansible_collections.unifleet.hybrid.plugins.host.runu.bundle import HOOKS
 from ansible_collections.unifleet.hybrid.plugins.host.runu.state import Record, birth, now
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 class Frame:
     """What is decided before anything is made: all but the machine itself, which the monitor decides on."""
 
-    __slots__ = ("bundle", "cgroups", "config", "hooks", "name", "unit")
+    __slots__ = ("bundle", "cgroups", "config", "hooks", "name", "tree", "unit")
 
     def __init__(self, command: Command, bundle: Bundle, config: Config) -> None:
         self.name = command.container
         self.bundle = bundle
         self.config = config
         self.hooks = {kind: bundle.hooks(kind) for kind in HOOKS}
+        self.tree = cgroups.Tree.found()
         self.unit = ""
         self.cgroups: list[str] = []
         if command.globals.get("systemd-cgroup") == "true":
@@ -48,7 +49,7 @@ class Frame:
 
             self.unit, self.cgroups = scopes.leaf(bundle.cgroups_path, self.name)
         else:
-            self.cgroups = cgroups.Tree.found().directories(bundle.cgroups_path, self.name)
+            self.cgroups = self.tree.directories(bundle.cgroups_path, self.name)
 
 
 def create(command: Command, bundle: Bundle, config: Config, log: Log) -> None:
@@ -103,9 +104,6 @@ def create(command: Command, bundle: Bundle, config: Config, log: Log) -> None:
 
 def _make(frame: Frame, record: Record, console_socket: str, pid_file: str, log: Log) -> None:
     record.write()
-    tree = cgroups.Tree.found()
-    if not frame.unit:
-        cgroups.make(tree, frame.cgroups)
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     directory = os.open(record.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     control.bind(f"/proc/self/fd/{directory}/control")
@@ -128,7 +126,7 @@ def _make(frame: Frame, record: Record, console_socket: str, pid_file: str, log:
         os.close(slave)
     record.values.update(pid=pid, birth=birth(pid))
     try:
-        _place(frame, record, tree, log)
+        _place(frame, record, log)
         os.write(go_write, b"g")
     except (UnifleetError, OSError):
         if not record.alive():
@@ -138,21 +136,22 @@ def _make(frame: Frame, record: Record, console_socket: str, pid_file: str, log:
     record.values["ready"] = True
     record.write()
     if pid_file:
-        with open(f"{pid_file}.new", "w", encoding="ascii") as file:
+        with open(f"{pid_file}.new", "w", encoding="utf-8") as file:
             file.write(str(pid))
         os.rename(f"{pid_file}.new", pid_file)
 
 
-def _place(frame: Frame, record: Record, tree: cgroups.Tree, log: Log) -> None:
-    """Put the monitor into its control group, limit that, and run the hooks that want its pid."""
+def _place(frame: Frame, record: Record, log: Log) -> None:
+    """Make the control group with the monitor in it, limit that, and run the hooks that want its pid; the monitor plans meanwhile."""
     pid, resources, overhead = record.pid, frame.bundle.resources, frame.config.memory_overhead
     record.write()
-    values = cgroups.settings(resources, tree.unified, overhead)
+    values = cgroups.settings(resources, frame.tree.unified, overhead)
     if frame.unit:
         from ansible_collections.unifleet.hybrid.plugins.host.runu import scopes
 
         scopes.start(frame.unit, frame.bundle.cgroups_path, pid, resources, overhead)
     else:
+        cgroups.make(frame.tree, frame.cgroups)
         cgroups.enter(frame.cgroups, pid)
     for name in cgroups.apply(frame.cgroups, values):
         log.write("warning", f"{name} is not enforced: no controller for it is mounted")
@@ -210,6 +209,8 @@ def _child(frame: Frame, record: Record, ends: Ends) -> NoReturn:
         if ends.slave >= 0:
             for number in (0, 1, 2):
                 os.dup2(ends.slave, number)
+        from ansible_collections.unifleet.hybrid.plugins.host.runu import later
+
         later.postpone()
         from ansible_collections.unifleet.hybrid.plugins.host.runu.build import build
 

@@ -70,7 +70,7 @@ def attach(address: str, mac: str, tap_name: str) -> None:
     """Make the pod's localhost reach the guest behind a tap, in this process's network namespace. Raises OSError, having set no rules."""
     packed, tap = _socket.inet_aton(address), _socket.if_nametoindex(tap_name)
     for name in _SETTINGS:  # what comes from the guest arrives on lo without the route that lo's own packets carry along
-        with open(f"/proc/sys/net/ipv4/conf/lo/{name}", "w", encoding="ascii") as file:
+        with open(f"/proc/sys/net/ipv4/conf/lo/{name}", "w", encoding="utf-8") as file:
             file.write("1")
     route = netlink.Route()
     try:

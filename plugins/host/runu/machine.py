@@ -15,7 +15,6 @@ import os
 import resource
 import zlib
 from dataclasses import dataclass, field
-from typing import Optional
 
 from ansible_collections.unifleet.hybrid.plugins.host.runu import syscalls
 from ansible_collections.unifleet.hybrid.plugins.module_utils.errors import UnifleetError
@@ -60,9 +59,9 @@ class Machine:
     cpus: int
     console: int
     control: int
-    initrd: Optional[int] = None
-    card: Optional[Card] = None
-    disk: Optional[tuple[int, str]] = None
+    initrd: int | None = None
+    card: Card | None = None
+    disk: tuple[int, str] | None = None
     extra: tuple[str, ...] = field(default_factory=tuple)
 
     def descriptors(self) -> tuple[int, ...]:

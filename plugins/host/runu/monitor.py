@@ -127,11 +127,12 @@ class Monitor:
         if word == "start":
             if self.started or self.asked is not None:
                 return "error the container was started before"
+            now = time.time_ns()
             said = self.command("cont")
             if said:
                 return f"error QEMU does not start the machine: {said}"
             self.started = True
-            self.mark("started")
+            self.mark("started", str(now).encode())
             return ""
         if word in ("pause", "resume"):
             if not self.started:
@@ -331,7 +332,7 @@ def main() -> None:
     """argv: id, report, directory, qemu, console, qmp, errors, control, family, can_shut_down, exit_rule."""
     _name, *numbers, family, can_shut_down, exit_rule = sys.argv[1:]
     report, directory, qemu, console, qmp, errors, control = map(int, numbers)
-    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+    with open("/proc/self/comm", "w", encoding="utf-8") as comm:
         comm.write("runu-monitor")
     for number in (report, directory, console, qmp, errors, control):
         os.set_inheritable(number, False)

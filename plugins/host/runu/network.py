@@ -86,7 +86,7 @@ def attach(container: str, ports: tuple[int, ...] = ()) -> Optional[Link]:
 
     Raises UnifleetError when the namespace has a unikernel already, or the link has no IPv4 address; OSError when the kernel refuses.
     """
-    with open("/proc/self/net/route", encoding="ascii") as file:
+    with open("/proc/self/net/route", encoding="utf-8") as file:
         route = default_route(file.read())
     if route is None:
         return None
@@ -167,7 +167,7 @@ def _redirect(link: int, tap: int, ports: tuple[int, ...]) -> None:
 def _keep_ephemeral_ports() -> None:
     """Let the namespace's own connections leave from ports that the filter keeps; it is the pod's namespace, nobody else's."""
     try:
-        with open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="ascii") as file:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="utf-8") as file:
             file.write("32768 49151")
     except OSError:
         return  # read-only /proc/sys: the pod's containers may then lose answers from outside
@@ -176,7 +176,7 @@ def _keep_ephemeral_ports() -> None:
 def _ipv6_off(name: str) -> None:
     """The tap is a wire: the kernel does not speak on it by itself."""
     try:
-        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w", encoding="ascii") as file:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w", encoding="utf-8") as file:
             file.write("1")
     except OSError:
         return
@@ -206,7 +206,7 @@ def detach(netns: str, link: str, tap: str) -> list[str]:
 
 
 def _links() -> list[str]:
-    with open("/proc/self/net/dev", encoding="ascii") as file:
+    with open("/proc/self/net/dev", encoding="utf-8") as file:
         return [line.partition(":")[0].strip() for line in file if ":" in line]
 
 

@@ -5,7 +5,7 @@
 
     ROOT/ID/runu.json   written once before the machine is built and once after: the record
             control     the monitor's socket
-            started     there from the moment at which the machine runs; written by the monitor
+            started     there from the moment at which the machine runs, in nanoseconds since 1970; written by the monitor
             paused      there while it is paused; written by the monitor
             exit        the exit code, written by the monitor when all is over
 
@@ -58,7 +58,7 @@ class Record:
     def write(self) -> None:
         """Put the record on disk; whoever reads sees the old one or this one, also after a full disk."""
         path = f"{self.directory}/{RECORD}"
-        with open(f"{path}.new", "w", encoding="ascii") as file:
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
             file.write(document.dumps(self.values))
         os.rename(f"{path}.new", path)
 
