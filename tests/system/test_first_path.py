@@ -248,8 +248,8 @@ def test_a_service_spreads_requests_over_a_deployment_of_unikernels(cluster: Clu
     assert len(answers) == 24
     boots = {round(answer["seq"] - answer["uptime"]) for answer in answers}
     assert boots == {1}, "each reading is of its own second"
-    served = cluster.ssh("worker1", "iptables-save -t nat | grep -c 'default/unis.* -j KUBE-SEP' || true").strip()
-    assert int(served) == 3, "kube-proxy leads the service to all three"
+    count = "iptables-save -t nat | grep -c 'default/unis.* -j KUBE-SEP' || true"
+    eventually(lambda: cluster.ssh("worker1", count).strip() == "3", 30, "kube-proxy to lead the service to all three")
 
 
 def test_restarts_of_kubelet_containerd_and_kube_proxy_leave_everything_running(cluster: Cluster) -> None:
