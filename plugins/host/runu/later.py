@@ -3,17 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Modules that are imported when they are first used, for what the libraries of other rooms import and a start of a container never needs.
 
-dataclasses imports inspect for one sentence of documentation and compiles six functions for each class (records.py), the images room
-imports what unpacks archives: together that is more than half of what `runu create` would cost. A stand-in takes the module's place until
-somebody asks it for something.
+dataclasses imports inspect for one sentence of documentation, the images room imports what unpacks archives: together that is more than
+half of what `runu create` would cost. A stand-in takes the module's place until somebody asks it for something.
 """
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType
-
-from ansible_collections.unifleet.hybrid.plugins.host.runu import records
 
 LATER = ("inspect", "tarfile", "shutil", "hashlib", "bz2", "lzma", "ipaddress", "platform", "tempfile", "subprocess")
 
@@ -35,4 +32,3 @@ def postpone() -> None:
     for name in LATER:
         if name not in sys.modules:
             sys.modules[name] = _StandIn(name)
-    records.stand_in()
