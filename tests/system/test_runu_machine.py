@@ -115,6 +115,20 @@ def test_monitor_and_qemu_are_in_the_containers_group_with_its_limits(runu: Runu
     runu("delete", "--force", "group")
 
 
+def test_for_want_of_memory_the_kernel_takes_the_machine_and_not_the_monitor_that_tells_of_it(runu: Runu, bundle: Maker) -> None:
+    made = bundle("victim")
+    made.config["process"]["oomScoreAdj"] = 500
+    made.write()
+    runu.create("victim", made)
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (runu.pid("victim"), vmm_of(runu, "victim"))]
+    assert scores == [-998 if may_lower_oom_score() else 500, 500]
+    runu("delete", "--force", "victim")
+
+
+def may_lower_oom_score() -> bool:
+    return subprocess.run(["sh", "-c", "echo -998 >/proc/self/oom_score_adj"], check=False, capture_output=True).returncode == 0
+
+
 def test_a_guest_that_outgrows_its_group_is_killed_for_it(runu: Runu, bundle: Maker) -> None:
     """The group above, a pod's without the overhead of a RuntimeClass, is too small for QEMU itself, which the kernel then ends."""
     runu.config.write_text(json.dumps({"accelerator": "tcg", "memory_overhead": 0, "memory_default": 16 << 20}))

@@ -328,12 +328,22 @@ class Monitor:
         return 0 if code in (0, 83) else (code - 1) // 2 if code & 1 and code > 1 else code
 
 
+def _outlive_machine() -> None:
+    """Where memory ends the kernel shall take QEMU, and leave who says so: -998, as the kubelet's pause containers have."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+            file.write("-998")
+    except OSError:
+        return  # a host that is a container itself may not lower it
+
+
 def main() -> None:
     """argv: id, report, directory, qemu, console, qmp, errors, control, family, can_shut_down, exit_rule."""
     _name, *numbers, family, can_shut_down, exit_rule = sys.argv[1:]
     report, directory, qemu, console, qmp, errors, control = map(int, numbers)
     with open("/proc/self/comm", "w", encoding="utf-8") as comm:
         comm.write("runu-monitor")
+    _outlive_machine()
     for number in (report, directory, console, qmp, errors, control):
         os.set_inheritable(number, False)
     monitor = Monitor(qemu, (directory, console, qmp, errors, control), (family, can_shut_down == "1", exit_rule))
