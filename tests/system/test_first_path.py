@@ -294,6 +294,8 @@ def test_a_killed_agent_loses_nothing_and_starts_nothing_twice(cluster: Cluster)
     last = {node: readings(cluster, pod["metadata"]["name"], "--tail=1")[-1] for node, pod in pods.items()}
     for node in NODES:
         for _kill in range(2):
+            main = "systemctl show --property MainPID --value virtual-kubelet.service"
+            eventually(lambda n=node, ask=main: cluster.ssh(n, ask).strip() != "0", 30, f"the agent on {node} to run")
             cluster.ssh(node, "systemctl kill --kill-who=main --signal=KILL virtual-kubelet.service")
             time.sleep(2)
     for node, pod in pods.items():
