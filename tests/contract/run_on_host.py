@@ -28,7 +28,6 @@ PACKAGES = {
     "kvm": ["python3-pytest", "python3-libvirt", "libvirt-daemon-system", "libvirt-clients", "nftables", "iproute2", "qemu-system-x86"],
 }
 SENSOR = "guest/build/sensor-kvm-amd64"
-MODULE_UTILS = ("errors.py", "hypervisor.py", "unikernel_profile.py")
 SETTINGS = "/etc/libvirt/qemu.conf"
 
 
@@ -59,8 +58,8 @@ def main() -> int:
 
 def pack(with_kernel: bool) -> bytes:
     """The programs under test and the tests, as a tar archive."""
-    files = {path: path.relative_to(ROOT) for path in (ROOT / "plugins/host/machines").glob("*.py")}
-    files.update({ROOT / "plugins/module_utils" / name: Path("plugins/module_utils") / name for name in MODULE_UTILS})
+    rooms = (ROOT / "plugins/host/machines", ROOT / "plugins/module_utils")
+    files = {path: path.relative_to(ROOT) for room in rooms for path in room.glob("*.py")}
     files.update({path: path.relative_to(ROOT) for path in (ROOT / "tests/contract").iterdir() if path.suffix in (".py", ".ini")})
     if with_kernel:
         files[ROOT / SENSOR] = Path("sensor")
