@@ -132,13 +132,13 @@ class Scene:
         self.background(name, PYTHON, "-c", SERVE)
         return f"{base}.10"
 
-    def background(self, namespace: str, *words: str) -> subprocess.Popen[bytes]:
-        """A program that ends with the scene at the latest."""
+    def background(self, namespace: str, *words: str, last: int = signal.SIGTERM) -> subprocess.Popen[bytes]:
+        """A program that ends with the scene at the latest, by this signal."""
         with (self.directory / f"{namespace}.log").open("ab") as log:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", f"{PREFIX}-{namespace}", *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        self.stack.callback(end, process)
+        self.stack.callback(end, process, last)
         return process
 
     def certificate(self, name: str, seconds: float) -> None:
@@ -183,7 +183,7 @@ class Scene:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
         os.kill(pid, signal.SIGKILL)
         time.sleep(seconds)
-        self.plane["pids"]["kube-apiserver"] = self.background("plane", *words).pid
+        self.plane["pids"]["kube-apiserver"] = self.background("plane", *words, last=signal.SIGKILL).pid
 
 
 def remove_namespace(name: str) -> None:
