@@ -66,7 +66,7 @@ system: prepare guest ## The lab cluster with everything real
 lab-test: prepare ## The lab's own crashes and power cuts; compares the whole machine, so nothing else may run beside it
 	@$(VENV)/bin/python -m pytest tests/system/test_lab.py -v
 
-molecule: prepare guest ## The molecule scenarios on the lab's hosts: site, labels (the lab must not be up: they make it and take it down)
+molecule: prepare guest ## The molecule scenarios on the lab's hosts: site, labels, reset (the lab must not be up: they make it and take it down)
 	@$(VENV)/bin/molecule test --all
 
 bench: prepare guest ## Sizes, boot times and memory beside what one would compare them with, into build/bench (PARTS='sizes boot' for some)
