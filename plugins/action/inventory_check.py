@@ -66,10 +66,17 @@ class ActionModule(ActionBase):
         known: dict[str, Any] = {}
         for key in own:
             try:
-                known[key] = own[key]
+                value = own[key]
             except (AnsibleError, KeyError):
                 continue
+            if not _is_registered(value):
+                known[key] = value
         return HostEntry(name, tuple(own["group_names"]), known, labels, taints)
+
+
+def _is_registered(value: object) -> bool:
+    """Whether it is what a task before this one registered, as where two playbooks are run at once."""
+    return isinstance(value, Mapping) and "changed" in value and ("failed" in value or "skipped" in value)
 
 
 def role_options() -> dict[str, dict[str, Any]]:

@@ -42,7 +42,7 @@ def checked(inventory: str, home: Path, *arguments: str) -> dict[str, Any]:
     book = home / "check.yml"
     book.write_text(CHECK, encoding="utf-8")
     answer = home / "answer.json"
-    done = playbook("-i", str(ROOT / inventory), str(book), "-e", f"answer_file={answer}", *arguments, home=home)
+    done = playbook("-i", str(ROOT / inventory), *arguments, str(book), "-e", f"answer_file={answer}", home=home)
     assert answer.is_file(), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
@@ -57,6 +57,20 @@ def test_the_example_inventory_is_good_and_merges_labels_over_groups(tmp_path: P
 
 def test_the_labs_inventory_is_good(tmp_path: Path) -> None:
     assert set(checked("inventories/lab", tmp_path)["hosts"]) == {"kvm1", "pi1", "worker1"}
+
+
+def test_what_tasks_registered_before_is_not_taken_for_the_inventory(tmp_path: Path) -> None:
+    """site and verify in one run: what a role registered has the role's name before it, as its variables have."""
+    before = tmp_path / "before.yml"
+    tasks = [
+        {"ansible.builtin.debug": {"msg": "done"}, "register": "registry_apt"},
+        {"ansible.builtin.debug": {"msg": "not done"}, "register": "hypervisor_qemu", "when": False},
+        {"ansible.builtin.debug": {"msg": "{{ item }}"}, "register": "control_plane_units", "loop": ["a", "b"]},
+    ]
+    before.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")
+    answer = checked("inventories/lab", tmp_path, str(before))
+    assert "problems" not in answer, answer
+    assert not answer.get("failed"), answer
 
 
 def test_a_bad_inventory_is_told_by_host_and_variable(tmp_path: Path) -> None:
