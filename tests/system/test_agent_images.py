@@ -25,11 +25,11 @@ from ansible_collections.unifleet.hybrid.plugins.module_utils.oci_layout import 
 from tests.system.agent import SimulatedAgent
 from tests.system.local_cluster import LocalCluster
 from tests.system.loopback_registry import LoopbackRegistry
-from tests.system.test_agent_pods import Cluster, until
+from tests.system.test_agent_pods import Cluster, local, until
 from tests.system.test_image_pulls import Proxy, proxy, push
 from tests.system.test_image_registry import registry
 
-__all__ = ["registry"]
+__all__ = ["local", "registry"]
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -38,12 +38,6 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 def front(registry: LoopbackRegistry) -> Iterator[Proxy]:
     with proxy(registry.address) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[LocalCluster]:
-    with LocalCluster() as running:
-        yield running
 
 
 @pytest.fixture
